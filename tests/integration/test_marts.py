@@ -1,5 +1,6 @@
 """Marts: what analysts and operators read, as whole tables, from rows that went the whole way."""
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,8 @@ import pytest
 from tests.pipeline import Pipeline, Row
 from warehouse.errors import QualityGateStopped
 from warehouse.load import marts
-from warehouse.model.mart import Mart, read_marts, stored_marts
+from warehouse.model import superset
+from warehouse.model.mart import Mart, answers, read_marts, stored_marts
 from warehouse.reconcile.marts import reconcile_marts
 from warehouse.report.figures import source_states
 from warehouse.report.read import read
@@ -206,6 +208,34 @@ def test_currencies_are_not_added_up(shop: Pipeline) -> None:
         ("2024-03-01", "ARS", "1", "190.0000"),
         ("2024-03-01", "USD", "1", "190.0000"),
     ]
+
+
+def test_charts_of_superset_show_each_month_of_each_currency_and_stack_none_on_another(
+    shop: Pipeline,
+) -> None:
+    for product, currency in ((2, "ARS"), (3, "EUR")):
+        shop.insert("product", id=product, currency=currency)
+    for month in range(1, 13):
+        shop.order(month, f"2024-{month:02}-10", {"quantity": 90}, {"product_id": 2}, {"product_id": 3})
+    shop.order(13, "2025-01-10", {}, {"product_id": 2}, {"product_id": 3})
+    shop.capture()
+    refresh(shop)
+    files = superset.bundle()
+    (query,) = [
+        text
+        for name, text in superset.chart_queries(files).items()
+        if name.startswith("Monthly sales of the last year: ")
+    ]
+    drawn = shop.rows(query)
+    assert len(drawn) == 3 * 12
+    assert Counter(str(currency) for _, _, currency, _ in drawn) == {"ARS": 12, "EUR": 12, "USD": 12}
+    stacked = {
+        mart.name for mart in answers() if files[f"charts/{mart.name}.yaml"]["params"]["stack"] is not None
+    }
+    assert stacked == {mart.name for mart in answers() if "currency" not in mart.columns} - {
+        "lead_source_conversion",
+        "traffic_source_conversion",
+    }
 
 
 def test_the_last_year_is_the_twelve_full_months_before_the_newest_sale(shop: Pipeline) -> None:

@@ -164,6 +164,8 @@ def _bar_chart(mart: Mart) -> dict[str, Any]:
         # Superset sorts an axis by its labels, so the labels begin with the sequence.
         expression = f"{mart.sequence} || ' ' || {label}"
         axis = {"expressionType": "SQL", "label": title_of(label), "sqlExpression": expression}
+    # A sequence is drawn whole: months of the smaller sources and currencies are its shortest bars.
+    limit = SHOWN if is_ordered else BARS
     # Of a ranking only the first rows are drawn: a filter finds them by an index.
     filters = [
         {"col": name, "op": "<=", "val": BARS} for name in shown_columns(mart) if name.endswith("_rank")
@@ -185,9 +187,10 @@ def _bar_chart(mart: Mart) -> dict[str, Any]:
         "time_grain_sqla": None,
         "metrics": [metric],
         "groupby": series,
-        "row_limit": BARS,
+        "row_limit": limit,
         "orientation": "vertical" if is_ordered else "horizontal",
-        "stack": None if _is_share(value) else "Stack",
+        # Amounts of different currencies are never added up, and shares cannot be.
+        "stack": None if _is_share(value) or "currency" in mart.columns else "Stack",
         "show_legend": bool(series),
         "rich_tooltip": True,
         "sort_series_type": "sum",
@@ -200,7 +203,7 @@ def _bar_chart(mart: Mart) -> dict[str, Any]:
         "columns": [axis, *series],
         "metrics": [metric],
         "orderby": [[metric, False]],
-        "row_limit": BARS,
+        "row_limit": limit,
     }
     return _chart(mart, mart.name, f"{mart.title}: {title_of(value).lower()}", params, query)
 
