@@ -35,7 +35,7 @@ def deploy(
     from flows.deploy import deploy as register
     from flows.deployments import read_declarations
 
-    declared = read_declarations(loaded_sources(settings))
+    declared = read_declarations(loaded_sources(settings), time_zone=settings.time_zone)
 
     with show_log(f"deploying to {api_url}"):
         done = register(declared, pool, reset=reset)

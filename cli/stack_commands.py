@@ -148,7 +148,8 @@ def _deploy(settings: "Settings") -> None:
     from flows.deploy import deploy
     from flows.deployments import read_declarations
 
-    for line in describe(deploy(read_declarations(loaded_sources(settings)))):
+    declared = read_declarations(loaded_sources(settings), time_zone=settings.time_zone)
+    for line in describe(deploy(declared)):
         err.print(line, markup=False, soft_wrap=True)
 
 

@@ -16,6 +16,8 @@ from warehouse.runs.watchdog import Expectation
 FOLDER: Traversable = files("deployments")
 # In the template for deployments of sources: replaced by the name of the source.
 PLACEHOLDER = "{source}"
+# Zone of the schedules in prefect.yaml that is replaced by the company's.
+SHIPPED_ZONE = "America/Sao_Paulo"
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,12 @@ class Declared:
         ]
 
 
-def read_declarations(sources: Sequence[str], folder: Traversable = FOLDER) -> Declared:
+def read_declarations(
+    sources: Sequence[str], folder: Traversable = FOLDER, *, time_zone: str | None = None
+) -> Declared:
     """Read the declarations of `folder`, with a deployment for each of `sources`.
+
+    Schedules are in `time_zone`, if there is one, except those to which somebody has given a zone of their own.
 
     Raises:
         DeclarationError: a file is missing or wrong.
@@ -63,6 +69,9 @@ def read_declarations(sources: Sequence[str], folder: Traversable = FOLDER) -> D
             for template, minutes in resources["grace_minutes"].items()
             for name in _expanded(template, sources)
         }
+        for schedule in (one for deployment in deployments for one in deployment.get("schedules", [])):
+            if time_zone and schedule["timezone"] == SHIPPED_ZONE:
+                schedule["timezone"] = time_zone
         declared = Declared(deployments, {**resources, "grace_minutes": grace | resources["grace_minutes"]})
         # Raises KeyError for a schedule without grace_minutes.
         _ = declared.expectations

@@ -49,7 +49,7 @@ def watch_round() -> Watched:
     url = settings.warehouse
     if not (sources := sources_with_url(settings)):
         log("no source has a URL here: that loads of sources are late is not noticed", logging.WARNING)
-    declared = read_declarations(sources)
+    declared = read_declarations(sources, time_zone=settings.time_zone)
     # The watchdog cannot report its own delay: the monitor of DWH_HEARTBEAT_URL does, when it is no longer called.
     expectations = [expected for expected in declared.expectations if expected.flow != NAME]
 

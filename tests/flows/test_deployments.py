@@ -30,6 +30,8 @@ from warehouse.runs.audit import start_run
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
+# The company's time zone.
+ZONE = "Europe/Madrid"
 SOURCES = ["northwind", "shop"]
 NAMES = [
     "ingest-northwind",
@@ -133,10 +135,10 @@ def everything(client: "SyncPrefectClient", tmp_path_factory: pytest.TempPathFac
     """Register everything, then once more by `dwh deploy` in a folder with a space, with nobody at the keyboard."""
     folder = tmp_path_factory.mktemp("deployed") / "some where"
     folder.mkdir()
-    ids = deploy(read_declarations(SOURCES), folder=folder, reset=True).ids
+    ids = deploy(read_declarations(SOURCES, time_zone=ZONE), folder=folder, reset=True).ids
     begin, first = datetime.now(UTC), registered(client)
     urls = {f"DWH_{name.upper()}_URL": "postgresql://127.0.0.1/any" for name in SOURCES}
-    done = dwh_deploy(folder, {**os.environ, **urls})
+    done = dwh_deploy(folder, {**os.environ, **urls, "DWH_TIME_ZONE": ZONE})
     assert done.returncode == 0, done.stderr
     return Everything(ids, begin, first, done.stdout.splitlines())
 
@@ -159,7 +161,7 @@ def test_everything_is_registered_and_registering_again_changes_nothing(
         {"full_refresh": False, "confirm_deletes": False, "from_step": None, "reconform": False},
     )
     assert (limit, strategy.value, pool) == (1, "ENQUEUE", "dwh")
-    assert schedules == [("0 18 * * *", "America/Sao_Paulo", True)]
+    assert schedules == [("0 18 * * *", ZONE, True)]
     assert all(limit == 1 for _, _, _, _, limit, *_ in everything.first.values())
 
     pool = client.read_work_pool("dwh")
@@ -185,7 +187,7 @@ def test_the_server_itself_schedules_the_runs_of_every_deployment_with_a_schedul
     client: "SyncPrefectClient", everything: Everything
 ) -> None:
     # Registering has deleted what was scheduled to come: whatever is found is new.
-    declared = read_declarations(SOURCES)
+    declared = read_declarations(SOURCES, time_zone=ZONE)
     schedules = {one["name"]: one["schedules"][0] for one in declared.deployments if one.get("schedules")}
     until = time.monotonic() + PATIENCE_SECONDS
     while True:

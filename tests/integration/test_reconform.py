@@ -187,6 +187,12 @@ def test_reconcile_names_the_definition_that_has_changed_since_the_last_run(
         "what it is made by has changed since (conform SQL has changed): load it first, `dwh run shop`"
         in error.value.what
     )
+    # Not a repair, which the load would do in any case.
+    assert (error.value.hint or "").startswith("Load them by `dwh run shop`, ")
+    assert "--repair" not in (error.value.hint or "")
+    captured.capture(source=declare(DOUBLED))
+    with start_run(captured.warehouse_url, flow="reconcile") as run:
+        stop_on_differences(reconcile_source(run, declare(DOUBLED), captured.shop_url, repair=False))
 
 
 def test_comments_and_white_space_change_nothing(captured: Pipeline, declare: Declare) -> None:

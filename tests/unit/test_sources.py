@@ -1,9 +1,11 @@
 """Which sources are declared, which of them have a URL, and what follows for deployments and commands."""
 
 import json
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import SecretStr
 
 from cli.run import run
@@ -145,6 +147,28 @@ def test_the_shop_is_embedded_unless_all_the_rest_is_elsewhere(
     settings = Settings(warehouse_url=warehouse, source_urls=urls)
     assert embedded_databases(settings) == embedded
     assert set(loaded_sources(settings)) == {*sources, *({"shop"} & set(embedded))}
+
+
+def test_schedules_are_in_the_companys_zone_unless_somebody_has_given_them_another(tmp_path: Path) -> None:
+    def zones(folder: Traversable = FOLDER, time_zone: str | None = None) -> set[str]:
+        declared = read_declarations(["shop"], folder, time_zone=time_zone)
+        assert len(declared.expectations) == sum(
+            len(one.get("schedules", [])) for one in declared.deployments
+        )
+        return {one.time_zone for one in declared.expectations}
+
+    assert zones() == {"America/Sao_Paulo"}
+    assert zones(time_zone="Europe/Madrid") == {"Europe/Madrid"}
+    # As Prefect's own command reads the file.
+    plain = yaml.safe_load((FOLDER / "prefect.yaml").read_text())["deployments"]
+    assert {schedule["timezone"] for one in plain for schedule in one.get("schedules", [])} == zones()
+    (tmp_path / "resources.yaml").write_text((FOLDER / "resources.yaml").read_text())
+    declared = (FOLDER / "prefect.yaml").read_text()
+    own = declared.replace(
+        'cron: "0 18 * * *"\n      timezone: *zone', 'cron: "0 18 * * *"\n      timezone: UTC'
+    )
+    (tmp_path / "prefect.yaml").write_text(own)
+    assert zones(tmp_path, "Europe/Madrid") == {"Europe/Madrid", "UTC"}
 
 
 def test_the_template_becomes_a_deployment_for_each_source_but_one_with_an_entry_of_its_own(

@@ -127,9 +127,6 @@ def stop_on_differences(verdicts: Sequence[Verdict]) -> None:
     different = [verdict for verdict in verdicts if verdict.verdict == "different"]
     if not different:
         return
-    is_repairable = any(
-        d.problem != "unrepairable" and not d.is_repaired for v in different for d in v.differences
-    )
     tables = "; ".join(
         f"{verdict.table_name} in {counted(verdict.rows_differing - verdict.rows_repaired, 'row')} "
         f"(as {verdict.differences[0].without_values})" + (f"; {verdict.note}" if verdict.note else "")
@@ -138,10 +135,17 @@ def stop_on_differences(verdicts: Sequence[Verdict]) -> None:
     raise DifferencesFound(
         f"{len(different)} of {len(verdicts)} tables differ: {tables}.",
         verdicts=verdicts,
-        hint="Repair them by `dwh reconcile --repair`; audit.difference keeps their old values."
-        if is_repairable
-        else "These cannot be repaired from the warehouse: see docs/runbook.md, 'Reconcile found differences'.",
+        hint=_hint(different),
     )
+
+
+def _hint(different: Sequence[Verdict]) -> str:
+    if redefined := sorted({verdict.source for verdict in different if verdict.is_redefined}):
+        runs = " and ".join(f"`dwh run {source}`" for source in redefined)
+        return f"Load them by {runs}, which conforms what has changed again; then ask `dwh reconcile` what is left."
+    if any(d.problem != "unrepairable" and not d.is_repaired for v in different for d in v.differences):
+        return "Repair them by `dwh reconcile --repair`; audit.difference keeps their old values."
+    return "These cannot be repaired from the warehouse: see docs/runbook.md, 'Reconcile found differences'."
 
 
 def _end(

@@ -53,7 +53,7 @@ def reconcile_star(
         verdict = verdicts[name].joined(verdict) if name in verdicts else verdict
         if verdict.rows_differing and name in changed:
             note = f"what it is made by has changed since ({changed[name]}): load it first, `dwh run {source.name}`"
-            verdict = replace(verdict, note=note)
+            verdict = replace(verdict, note=note, is_redefined=True)
         verdicts[name] = verdict
         progress(str(verdict))
     return list(verdicts.values())

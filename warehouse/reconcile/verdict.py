@@ -83,6 +83,8 @@ class Verdict:
     seconds: float = 0.0
     # Further explanation for people.
     note: str = ""
+    # Whether the definition has changed since the rows were loaded: then the source's next run conforms them again.
+    is_redefined: bool = False
 
     @property
     def verdict(self) -> str:
