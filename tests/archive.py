@@ -18,6 +18,7 @@ from warehouse.archive.flush import flush
 from warehouse.archive.place import Archive
 from warehouse.extract.catalog import columns_of
 from warehouse.extract.delete_threshold import DeleteThreshold
+from warehouse.extract.limits import DEFAULT_LIMITS, ReadLimits
 from warehouse.extract.stage import stage
 from warehouse.load.publish import publish
 from warehouse.runs.audit import Run, start_run
@@ -47,6 +48,7 @@ def load(
     adds: bool = True,
     archives: bool = True,
     is_near: bool = True,
+    limits: ReadLimits = DEFAULT_LIMITS,
     progress: Callable[[str], None] = lambda _: None,
     prepare: Callable[[Run], object] = lambda _: None,
 ) -> int:
@@ -63,6 +65,7 @@ def load(
             source or pipeline.source,
             pipeline.shop_url,
             threshold=DeleteThreshold(is_confirmed=True),
+            limits=limits,
             on_staged=files.add if files else lambda *_: None,
         )
         written = files.begin_publish(staged) if files else dict

@@ -23,6 +23,7 @@ from warehouse.archive import upkeep
 from warehouse.archive.place import Archive
 from warehouse.db.locks import session_lock
 from warehouse.errors import LockHeld, SchemaObjectInUse
+from warehouse.extract.limits import ReadLimits
 from warehouse.migrations.revisions import upgrade
 from warehouse.rebuild.as_of import rebuild_as_of
 from warehouse.rebuild.damage import find_damaged
@@ -337,6 +338,41 @@ def test_mirror_that_is_dropped_to_be_captured_by_another_key_begins_its_archive
         warehouse.execute("drop table raw.store_thing cascade")
         dwh("rebuild", "--all")
         assert rows() == captured
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "truncate raw.shop_thing",
+        "drop table raw.shop_thing cascade",
+        "update raw.shop_thing set name = 'wrong' where id = 20",
+    ],
+)
+def test_large_table_whose_mirror_was_rebuilt_is_compared_completely_by_the_next_run(
+    pipeline: Pipeline, archive: Archive, damage: str
+) -> None:
+    pipeline.source, large = only("thing"), ReadLimits(scan_rows=0, range_rows=10)
+    pipeline.do(
+        "create table thing (id integer primary key, updated_at timestamptz default now(), name text)",
+        "create index on thing (updated_at)",
+        "insert into thing select id, '2024-01-01', 'x' from generate_series(1, 40) as id",
+    )
+    load(pipeline, archive, limits=large)
+    ranges = "select low_key::text, verified_at from audit.key_range where table_name = 'thing' order by 1"
+    known = pipeline.rows(ranges)
+    assert run_rebuild(pipeline, archive) == []
+    assert (len(known), pipeline.rows(ranges)) == (4, known)
+    pipeline.warehouse.execute(damage.encode())
+    assert run_rebuild(pipeline, archive)
+    # Nothing of it is called verified until it is.
+    assert pipeline.rows(ranges) == []
+    assert pipeline.rows(
+        "select verified_since from mart.table_freshness where table_name = 'raw.shop_thing'"
+    ) == [(None,)]
+    run = pipeline.capture(limits=large)
+    assert (run.staged.tables[0].reading, run.verifications[0].rows_source) == ("complete", 40)
+    assert [low for low, _ in pipeline.rows(ranges)] == [low for low, _ in known]
+    assert pipeline.capture(limits=large).staged.tables[0].reading == "ranges"
 
 
 def test_rebuild_keeps_a_column_that_the_source_has_no_more(pipeline: Pipeline, archive: Archive) -> None:

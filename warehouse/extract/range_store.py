@@ -164,6 +164,16 @@ def forget_verification(connection: psycopg.Connection, run_id: int, source: str
         connection.execute(statement.encode(), [source, table_name, run_id])
 
 
+def discard_ranges(connection: psycopg.Connection, source: str, table_name: str) -> None:
+    """Discard the ranges of a table whose mirror was rebuilt, and with it maybe its index: the next run scans the table,
+    compares all of it and divides it into new ranges."""
+    for statement in (
+        "delete from audit.key_range where source = %s and table_name = %s",
+        "update audit.watermark set complete_at = 'epoch' where source = %s and table_name = %s",
+    ):
+        connection.execute(statement.encode(), [source, table_name])
+
+
 def forget_unverified(connection: psycopg.Connection, source: str) -> int:
     """Discard the verifications of runs of `source` that ended between their publish and the verification after it.
 

@@ -27,6 +27,7 @@ from warehouse.db.schema_objects import SchemaObjects
 from warehouse.errors import AccessRefused, RunLost, WarehouseError
 from warehouse.extract.catalog import HOUSEKEEPING, find_missing
 from warehouse.extract.column import Column
+from warehouse.extract.range_store import discard_ranges
 from warehouse.load.mirror_ddl import index_joins
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
 from warehouse.migrations import declared
@@ -406,6 +407,8 @@ class _Rebuild:
         if is_new:
             # Add the archived key. If another one is declared now, the next run reports it.
             add_key(writer, replace(mirror, key=table.key))
+        if is_new or verdict.rows_differing:
+            discard_ranges(writer, table.source, table.name)
         return verdict
 
     def _rebuild_feed(self, source: Source, wanted: set[str]) -> Iterator[Verdict]:

@@ -21,6 +21,7 @@ from stack.postgres import EmbeddedPostgres
 from tests.archive import archived_mirror, mirror, state
 from tests.conftest import MAJOR, SETTINGS
 from tests.faults import flow_process
+from tests.faults.capturing.harness import SmallRanges
 from tests.faults.flow_process import FlowProcess, Prepare
 from tests.faults.killing.points import Recorder
 from tests.pipeline import Pipeline, Row, content
@@ -38,6 +39,8 @@ LOADS = (SHOP, WEBLOGS)
 SHOP_DATABASE, TEMPLATE = "shop", "warehouse"
 # Enough for several batches, few enough to be loaded in no time.
 LINES, BATCH_BYTES = 400, 30_000
+# So few that the large tables have several key ranges, which grow and shrink with what happens.
+RANGE_ROWS = 4
 PATIENCE_SECONDS = 60.0
 # What there is to rebuild.
 DAMAGE = (
@@ -63,7 +66,8 @@ class Undisturbed:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Called in a flow's process: small batches, retries that follow soon or not at all, and whatever else happens."""
+    """Called in a flow's process: small batches and key ranges, retries that follow soon or not at all, and whatever
+    else happens."""
 
     happens: tuple[Prepare, ...]
     retries: bool
@@ -77,6 +81,7 @@ class Conditions:
         engine.DELAYS = run_locked.DELAYS = soon  # type: ignore[assignment]
         assert loader.load.__kwdefaults__ is not None
         loader.load.__kwdefaults__["batch_bytes"] = BATCH_BYTES
+        SmallRanges(RANGE_ROWS)(says)
         # Captured batches are archived as files, what else is published as rows.
         batch_files.SMALL_ROWS = 0  # type: ignore[misc]
         finish = [prepare(says) for prepare in self.happens]

@@ -36,7 +36,8 @@ verified as (
         'raw.' || watermark.mirror as table_name,
         case
             when bool_or(key_range.verified_at is null and key_range.source is not null) then null
-            else coalesce(min(key_range.verified_at), watermark.complete_at)
+            -- Never, since its mirror was rebuilt or a run has left it different.
+            else nullif(coalesce(min(key_range.verified_at), watermark.complete_at), '1970-01-01 00:00:00+00')
         end as verified_since
     from audit.watermark as watermark
     left join audit.key_range as key_range
