@@ -616,15 +616,18 @@ def test_budget_follows_from_the_promise(shop: Pipeline) -> None:
     assert {1010, 2010} < {low for low, _, is_new in ranges(shop, name) if is_new}
 
 
-def test_budget_is_that_of_the_time_since_the_last_run_also_beside_live(shop: Pipeline) -> None:
+def test_budget_is_that_of_the_time_since_the_last_run_also_beside_live_and_reconcile(shop: Pipeline) -> None:
     name = make(shop, 400)
-    shop.warehouse.execute(
+    for statement in (
         "update audit.key_range set verified_at = verified_at - interval '6 hours' where table_name = %s",
-        [name],
-    )
-    # A batch of live has moved the position just now.
+        "update audit.verification set captured_at = captured_at - interval '6 hours' where table_name = %s",
+    ):
+        shop.warehouse.execute(statement.encode(), [name])
+    # A batch of live has moved the position just now, and a reconcile has verified all of it.
+    assert reconciled(shop).verdict == "equal"
     shop.limits = replace(ONE_RANGE, verify_within=timedelta(hours=24))
     assert 100 <= shop.capture().verifications[0].rows_source <= 150
+    assert shop.capture().verifications[0].rows_source == 10
 
 
 def test_table_that_is_called_as_an_index_of_another_one_might_be_is_captured_with_it(shop: Pipeline) -> None:

@@ -108,6 +108,20 @@ def read_ranges(connection: psycopg.Connection, table: Table, order: KeyOrder) -
     ]
 
 
+def last_verification(connection: psycopg.Connection, table: Table, now: datetime) -> datetime | None:
+    """Return the snapshot's time of the last run that verified key ranges of a table; None if no run is known."""
+    row = connection.execute(
+        """
+        select captured_at from audit.verification
+        -- A reconcile has no snapshot of its own.
+        where layer = 'mirror' and source = %s and table_name = %s and verdict <> 'not_compared' and captured_at <= %s
+        order by verification_id desc limit 1
+        """,
+        [table.source, table.name, now],
+    ).fetchone()
+    return row[0] if row else None
+
+
 def touched_ranges(
     writer: psycopg.Connection,
     order: KeyOrder,

@@ -16,7 +16,14 @@ from warehouse.extract.cursor_window import CLOCK_UNKNOWN, SourceClock, changed_
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.drift import Drift
 from warehouse.extract.key_order import Bound, KeyOrder
-from warehouse.extract.key_ranges import KeyRange, Pace, choose_ranges, read_ranges, touched_ranges
+from warehouse.extract.key_ranges import (
+    KeyRange,
+    Pace,
+    choose_ranges,
+    last_verification,
+    read_ranges,
+    touched_ranges,
+)
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.range_verification import RangeVerifier
 from warehouse.extract.reading import Reading, choose_reading
@@ -245,9 +252,8 @@ class TableStager:
         touched: Collection[Bound],
         rows_read: int,
     ) -> None:
-        # Batches of `dwh live` move the watermark but verify nothing: the ranges have the time of the last run.
-        verified = [one.verified_at for one in ranges if one.verified_at]
-        last = max((at for at in verified if at <= self.snapshot.taken_at), default=watermark.captured_at)
+        # Batches of `dwh live` move the watermark and verify nothing; a reconcile moves times of ranges.
+        last = last_verification(self.writer, self.table, self.snapshot.taken_at) or watermark.captured_at
         elapsed = self.snapshot.taken_at - min(watermark.captured_at, last)
         rows = sum(one.row_count for one in ranges)
         changes = self.catalog.counters.changes
