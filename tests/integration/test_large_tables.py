@@ -486,6 +486,43 @@ def test_ranges_cover_all_keys_and_grow_with_the_table(shop: Pipeline) -> None:
     assert_same(shop, name)
 
 
+def test_bulk_load_into_one_range_is_verified_within_the_budget_of_each_run(shop: Pipeline) -> None:
+    name = make(shop, 400)
+    verified = "select verified_at, snapshot_xmin from audit.key_range where table_name = %s"
+    before = shop.warehouse.execute(verified.encode(), [name]).fetchall()
+    assert len(before) == 40
+    # Most of the new keys are above the last one, as those of orders; some are between others.
+    shop.do(
+        f"insert into {name} select n, 'bulk', now() - interval '3 s' from generate_series(10001, 14000) as n",
+        f"insert into {name} select n, 'bulk', now() - interval '3 s' from generate_series(2011, 2099) as n "
+        "where n % 10 > 0",
+    )
+    run = shop.capture()
+    assert run.loads[f"raw.shop_{name}"].rows_inserted == 4081
+    assert run.verifications[0].rows_source <= 20
+    found = ranges(shop, name)
+    assert sum(rows for _, rows, _ in found) == 4481 and max(rows for _, rows, _ in found) <= 20
+    # What was not verified now was so when the range was that it has been a part of.
+    after = shop.warehouse.execute(verified.encode(), [name]).fetchall()
+    snapshot = run.staged.snapshot
+    assert {*after} == {*before, (snapshot.taken_at, snapshot.xmin)}
+    assert after.count((snapshot.taken_at, snapshot.xmin)) <= 2
+    shop.do(f"update {name} set value = 'unstamped' where id in (2033, 13000)")
+    shop.capture(limits=ALL_RANGES)
+    assert last(shop, name) == {"updated": 2, "cursor_missed": 2, "found_by_checksum": 2}
+    assert_same(shop, name)
+
+
+def test_range_of_which_every_row_changes_is_verified_all_the_same(shop: Pipeline) -> None:
+    name = make(shop)
+    for _ in range(3):
+        shop.do(f"update {name} set value = value || '.', updated_at = now() where id between 510 and 600")
+        shop.do(f"update {name} set updated_at = now() where id = 10")
+        assert shop.capture().staged.tables[0].range_splits == ()
+    assert len(ranges(shop, name)) == 10
+    assert_same(shop, name)
+
+
 @pytest.mark.parametrize("limits", [ALL_RANGES, ReadLimits()])
 def test_rows_with_empty_old_and_late_stamps_are_found_in_large_and_small_tables(
     shop: Pipeline, limits: ReadLimits

@@ -134,21 +134,36 @@ def touched_ranges(
     if len(ranges) == 1:
         is_any = writer.execute(sql.SQL("select from {} limit 1").format(keys)).rowcount
         return {ranges[0].low} if is_any else set()
+    return set(count_by_range(writer, order, ranges, keys, sample=sample))
+
+
+def count_by_range(
+    writer: psycopg.Connection,
+    order: KeyOrder,
+    ranges: Sequence[KeyRange],
+    keys: sql.Composable,
+    *,
+    sample: int | None = None,
+    where: sql.Composable | None = None,
+) -> dict[Bound, int]:
+    """Count keys of the table `keys` by the lower bound of their range: those `where` a condition on `batch` holds."""
     keep_bounds(writer, order, {one.low: 0 for one in ranges})
     rows = writer.execute(
         sql.SQL(
             """
-            select distinct coalesce(({low}), array[]::text[])
+            select coalesce(({low}), array[]::text[]), count(*)
             from (select {key} from {keys} order by random() limit {sample}) as batch
+            where {where} group by 1
             """
         ).format(
             key=listed([part.name for part in order.parts]),
             keys=keys,
             sample=sql.Literal(sample),
+            where=where or sql.SQL("true"),
             low=bound_of(order, "batch", order.texts(of="bound")),
         )
     ).fetchall()
-    return {tuple(low) for (low,) in rows}
+    return {tuple(low): number for low, number in rows}
 
 
 def keep_bounds(writer: psycopg.Connection, order: KeyOrder, values: Mapping[Bound, int]) -> None:

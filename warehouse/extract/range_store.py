@@ -7,10 +7,10 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from warehouse.db.identifiers import listed
 from warehouse.extract.key_order import Bound, KeyOrder
 from warehouse.extract.key_ranges import Turn, VerifiedRange
 from warehouse.extract.limits import ReadLimits
+from warehouse.extract.range_cuts import Split, cut
 from warehouse.extract.snapshot import Snapshot
 from warehouse.sources.source import Table, fitted
 
@@ -38,7 +38,7 @@ def replace_ranges(
                     order.sorted(),
                 )
             )
-        parts = _cut(connection, table, order, (), (), limits.range_rows)
+        parts = cut(connection, table, order, (), (), limits.range_rows)
         _write_ranges(connection, run_id, table, parts, snapshot, "whole")
 
 
@@ -73,7 +73,7 @@ def update_ranges(
             continue
         parts = [(one.low, one.row_count)]
         if one.row_count > 2 * limits.range_rows:
-            parts = _cut(connection, table, order, one.low, one.high, limits.range_rows)
+            parts = cut(connection, table, order, one.low, one.high, limits.range_rows)
         _write_ranges(connection, run_id, table, parts, snapshot, one.turn)
         merged, merged_rows = (one, one.row_count) if len(parts) == 1 else (None, 0)
     row = connection.execute(
@@ -82,6 +82,26 @@ def update_ranges(
     ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def record_splits(connection: psycopg.Connection, run_id: int, table: Table, splits: Sequence[Split]) -> None:
+    """Record the parts of ranges that a batch has split: verified when the whole was, unless the run verifies them."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            insert into audit.key_range
+                (source, table_name, low_key, verified_at, snapshot_xmin, row_count, turn, run_id)
+            select source, table_name, %s, verified_at, snapshot_xmin, %s, turn, %s from audit.key_range
+            where source = %s and table_name = %s and low_key = %s::text[]
+            on conflict (source, table_name, low_key) do update set
+                row_count = excluded.row_count, run_id = excluded.run_id
+            """,
+            [
+                (list(low), rows, run_id, table.source, table.name, list(split.low))
+                for split in splits
+                for low, rows in split.parts
+            ],
+        )
 
 
 def mark_verified(
@@ -165,7 +185,7 @@ def forget_verification(connection: psycopg.Connection, run_id: int, source: str
 
 
 def discard_ranges(connection: psycopg.Connection, source: str, table_name: str) -> None:
-    """Discard the ranges of a table whose mirror was rebuilt, and with it maybe its index: the next run scans the table,
+    """Discard the ranges of a table whose mirror was rebuilt, and may lack its index: the next run scans the table,
     compares all of it and divides it into new ranges."""
     for statement in (
         "delete from audit.key_range where source = %s and table_name = %s",
@@ -199,43 +219,6 @@ def forget_unverified(connection: psycopg.Connection, source: str) -> int:
     for run_id, table_name in runs:
         forget_verification(connection, run_id, source, table_name)
     return len(runs)
-
-
-def _cut(
-    connection: psycopg.Connection, table: Table, order: KeyOrder, low: Bound, high: Bound, range_rows: int
-) -> list[tuple[Bound, int]]:
-    """Divide the mirror's keys from `low` to `high` into ranges of about `range_rows`; returns (lower bound, rows)."""
-    rows = connection.execute(
-        sql.SQL(
-            """
-            select array[{parts}]::text[], number
-            from (
-                select {key}, row_number() over sorted, lead(true) over sorted is null
-                from {mirror} where not _is_deleted and {within}
-                window sorted as (order by {sorted})
-            ) as numbered ({parts}, number, is_last)
-            where (number - 1) % {size} = 0 or is_last
-            order by number
-            """
-        ).format(
-            # Named by position: a key column of a source may have any name, also `number` or `is_last`.
-            parts=listed([f"part {place}" for place, _ in enumerate(order.parts)]),
-            key=listed([part.name for part in order.parts]),
-            sorted=order.sorted(),
-            mirror=sql.Identifier("raw", table.mirror),
-            within=order.within(low, high),
-            size=sql.Literal(range_rows),
-        )
-    ).fetchall()
-    if not rows:
-        return [(low, 0)]
-    first = [row for row in rows if (row[1] - 1) % range_rows == 0]
-    ends = [number for _, number in first[1:]] + [rows[-1][1] + 1]
-    # The first range begins at `low`, whatever its first key is now.
-    return [
-        (low if place == 0 else tuple(bound), end - number)
-        for place, ((bound, number), end) in enumerate(zip(first, ends, strict=True))
-    ]
 
 
 def _write_ranges(

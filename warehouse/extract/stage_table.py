@@ -25,6 +25,7 @@ from warehouse.extract.key_ranges import (
     touched_ranges,
 )
 from warehouse.extract.limits import ReadLimits
+from warehouse.extract.range_cuts import split_grown
 from warehouse.extract.range_verification import RangeVerifier
 from warehouse.extract.reading import Reading, choose_reading
 from warehouse.extract.snapshot import Snapshot
@@ -218,6 +219,9 @@ class TableStager:
         verifier = RangeVerifier(
             self.reader, self.writer, self.table, self._columns, self._order, where, rotation
         )
+        ranges, splits = split_grown(
+            self.writer, self.table, self._order, ranges, rows_read, self.limits.range_rows
+        )
         touched: Collection[Bound] = ()
         if rows_read:
             touched = touched_ranges(
@@ -239,6 +243,7 @@ class TableStager:
             reading="ranges",
             rows_found_by_checksum=verifier.rows_found,
             ranges=tuple(verifier.verified[one.low] for one in ranges if one.low in verifier.verified),
+            range_splits=splits,
             rows_compared=verifier.rows_expected,
             rotation=verifier.rotation,
             is_rotation_over=oldest > rotation.started_at,

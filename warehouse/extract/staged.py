@@ -14,6 +14,7 @@ from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.key_order import KeyOrder
 from warehouse.extract.key_ranges import VerifiedRange
 from warehouse.extract.limits import DEFAULT_LIMITS, ReadLimits
+from warehouse.extract.range_cuts import Split
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.source_counters import SourceCounters
 from warehouse.extract.table_identity import TableIdentity
@@ -57,6 +58,7 @@ class StagedTable:
     # Order of its keys, where the table is too large to be compared whole in every run.
     key_order: KeyOrder | None = None
     ranges: tuple[VerifiedRange, ...] = ()
+    range_splits: tuple[Split, ...] = ()
     # Rows that were compared with the mirror.
     rows_compared: int = 0
     rotation: Rotation | None = None

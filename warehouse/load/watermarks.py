@@ -10,7 +10,7 @@ from warehouse.db import staying_session
 from warehouse.errors import BatchOutdated
 from warehouse.extract.cursor_window import is_moment
 from warehouse.extract.key_order import KeyOrder
-from warehouse.extract.range_store import replace_ranges, update_ranges
+from warehouse.extract.range_store import record_splits, replace_ranges, update_ranges
 from warehouse.extract.reading import take_smallest
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.staged import Staged, StagedTable
@@ -70,6 +70,7 @@ def move_watermarks(
         watermark = _moved(run_id, one, staged, high, rows[one.table], _changes(one, loads))
         if one.reading == "ranges":
             if one.key_order is not None and one.ranges:
+                record_splits(connection, run_id, one.table, one.range_splits)
                 complete_xmin = update_ranges(
                     connection, run_id, one.table, one.key_order, one.ranges, staged.snapshot, staged.limits
                 )
