@@ -640,6 +640,56 @@ def test_customers_products_and_sellers_are_the_shops_or_inferred_until_the_shop
     assert feed.published.rows_changed == 0, "both were valid when it was ordered"
 
 
+def test_seller_is_the_shops_or_else_the_listed_one_or_else_inferred(
+    beside_the_shop: tuple[Pipeline, FeedPipeline],
+) -> None:
+    shop, feed = beside_the_shop
+    companies = FeedPipeline(feed.warehouse_url, feed.lake, "companies")
+    shop.open_shop()
+    shop.capture()
+    companies.land(
+        "a.csv", "cuit,name,country\n30-500-7,Listed,BR\n30500000007,Both,BR\n4,Four,CL\n4-,Quatro,CL\n"
+    )
+    first = companies.run()
+    items = {
+        "P-1": {},
+        "P-2": {"cuit": "305007"},
+        "P-3": {"cuit": "8"},
+        "P-4": {"cuit": "4", "product_id": "77"},
+    }
+    feed.land("a.json", [an_order(order_id, item) for order_id, item in items.items()])
+
+    def sellers() -> dict[str, str]:
+        feed.run()
+        with start_run(feed.warehouse_url, flow="reconcile") as run:
+            verdicts = reconcile_feed(run, feed.source, repair=False)
+            assert not [one for one in verdicts if one.rows_differing and one.layer != "mart"]
+        return {order_id: seller for order_id, _, _, seller, _ in feed.rows(MEMBERS)}
+
+    known, listed, unknown = "shop 1", "companies 30-500-7", " "
+    assert sellers() == {"P-1": known, "P-2": listed, "P-3": "orders 8", "P-4": unknown}
+    assert "1 rows of order_item name a company that several members may be: the unknown one" in feed.messages
+    feed.run()
+    assert feed.published.rows_changed == 0
+    # Each of the sources takes over, and gives back, as its members come and go.
+    companies.land("b.csv", "cuit,name,country\n8,Eight,AR\n")
+    second = companies.run()
+    shop.insert("company", id=5, cuit="305007", name="Late", country="AR")
+    shop.insert("company", id=6, cuit="4", name="One of three", country="AR")
+    shop.capture()
+    assert sellers() == {"P-1": known, "P-2": "shop 5", "P-3": "companies 8", "P-4": "shop 6"}
+    shop.do("update company set cuit = '111' where id in (1, 5)")
+    shop.capture()
+    companies.undo(second)
+    result = sellers()
+    assert result == {"P-1": known, "P-2": "shop 5", "P-3": "orders 8", "P-4": "shop 6"}, (
+        "as when it was ordered"
+    )
+    companies.undo(first)
+    assert sellers() == result
+    companies.warehouse.close()
+
+
 def test_marts_name_the_shops_customers_and_products_that_partners_sold(
     beside_the_shop: tuple[Pipeline, FeedPipeline],
 ) -> None:

@@ -313,6 +313,9 @@ WRONG_FEEDS = [
         "shop",
     ),
     ("parents =", f'{LOOKUP}source = "shopp"\n#', "names source 'shopp', which is not declared", "shop"),
+    ("parents =", f'{LOOKUP}source = ["shop", "shopp"]\n#', "names source 'shopp', which is not declared", "shop"),
+    ("parents =", f"{LOOKUP}source = []\n#", "[entities.order_item]: 'source' is empty", "a list of sources"),
+    ("parents =", f"{LOOKUP}source = 5\n#", "'source' must be a list of sources", 'source = ["…"]'),
     ("parents =", f'{LOOKUP}by = "name"\n#', "'source' is missing", 'source = "…"'),
 ]  # fmt: skip
 

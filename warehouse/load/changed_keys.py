@@ -277,7 +277,10 @@ def _looked_up(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.C
             "key": sql.Identifier(f"{lookup.dimension}_key"),
             "natural": sql.Identifier(f"{lookup.dimension}_id"),
             "by": sql.Identifier(lookup.by),
-            "member_source": sql.Literal(lookup.source),
+            # A member that comes, changes or goes may give way to, or replace, that of another source with the value.
+            "member_sources": sql.Literal(
+                [one.source for one in batch.entity.lookups if one.dimension == lookup.dimension]
+            ),
             "changed": changed,
         }
         keys.append(
@@ -289,7 +292,7 @@ def _looked_up(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.C
                     or fact.{key} in (
                         select member.{key} from {dimension} as member
                         where member.source_system = {source} and member.{natural} in (select value from {changed})
-                            or member.source_system = {member_source}
+                            or member.source_system = any({member_sources})
                                 and member.{by} in (select value from {changed})
                     )
                 )

@@ -1,6 +1,6 @@
 """Look up dimension members of other sources by a value that the conform SQL delivers, and again when they change."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from psycopg import sql
@@ -17,18 +17,22 @@ from warehouse.sources.lookups import Lookup
 def resolve_lookups(batch: Batch) -> dict[str, int]:
     """Replace values in the conformed rows by the natural keys of the other sources' members that have these values.
 
-    If several members have the value at the time of the event, the key becomes null and the row counts as ambiguous. A
-    value that no member has is kept, and becomes an inferred member of the row's own source.
+    Of several sources, the first that has the value at the time of the event counts. If several members of it have the
+    value then, the key becomes null and the row counts as ambiguous. A value that no member has is kept, and becomes an
+    inferred member of the row's own source.
 
     Returns the number of ambiguous rows by dimension.
     """
     if not isinstance(batch.target, Fact):
         return {}
-    matching = [lookup for lookup in batch.entity.lookups if _find_members(batch, lookup)]
-    ambiguous = {lookup.dimension: count for lookup in matching if (count := _count_ambiguous(batch, lookup))}
+    matching: dict[str, list[Lookup]] = {}
+    for lookup in batch.entity.lookups:
+        if _find_members(batch, lookup):
+            matching.setdefault(lookup.dimension, []).append(lookup)
+    counts = {dimension: _count_ambiguous(batch, lookups) for dimension, lookups in matching.items()}
     if matching:
         _replace_values(batch, matching)
-    return ambiguous
+    return {dimension: count for dimension, count in counts.items() if count}
 
 
 def _find_members(batch: Batch, lookup: Lookup) -> int:
@@ -73,61 +77,74 @@ _SLOTS: Final = """
 """
 
 
-def _count_ambiguous(batch: Batch, lookup: Lookup) -> int:
-    """Count the rows of the batch whose value several members have."""
-    if not batch.exists("select from {matched} where members > 1", **_names(batch, lookup)):
+def _count_ambiguous(batch: Batch, lookups: Sequence[Lookup]) -> int:
+    """Count the rows of the batch whose value several members of the first source with the value have."""
+    if not any(
+        batch.exists("select from {matched} where members > 1", **_names(batch, one)) for one in lookups
+    ):
         return 0
     (count,) = batch.execute(
-        "select count(*) from {conformed} as line inner join {matched} as matched on {is_match} "
-        "where matched.members > 1",
-        **_names(batch, lookup),
-        is_match=_is_match(batch, lookup, sql.Identifier("matched")),
+        "select count(*) from {conformed} as line {joins} where coalesce({members}) > 1",
+        joins=_join(batch, lookups),
+        members=_of_each(batch, lookups, "{matched_as}.members"),
     ).fetchone() or (0,)
     return int(count)
 
 
-def _is_match(batch: Batch, lookup: Lookup, matched: sql.Identifier) -> sql.Composable:
-    assert isinstance(batch.target, Fact)
-    condition = "{matched}.value = line.{natural}"
-    if dimension_of(lookup.dimension).has_history:
-        condition += " and line.{event} >= {matched}.valid_from and line.{event} < {matched}.valid_to"
-    return sql.SQL(condition).format(
-        **_names(batch, lookup) | {"matched": matched}, event=sql.Identifier(batch.target.event_time)
+def _join(batch: Batch, lookups: Sequence[Lookup]) -> sql.Composable:
+    return sql.SQL(" ").join(
+        sql.SQL("left join {matched} as {matched_as} on {is_match}").format(
+            **_names(batch, lookup), is_match=_is_match(batch, lookup)
+        )
+        for lookup in lookups
     )
 
 
-def _replace_values(batch: Batch, lookups: Sequence[Lookup]) -> None:
+def _of_each(batch: Batch, lookups: Sequence[Lookup], text: str, separator: str = ", ") -> sql.Composable:
+    """Join an expression over the matches of each lookup, in order of precedence."""
+    return sql.SQL(separator).join(sql.SQL(text).format(**_names(batch, lookup)) for lookup in lookups)
+
+
+def _is_match(batch: Batch, lookup: Lookup) -> sql.Composable:
+    assert isinstance(batch.target, Fact)
+    condition = "{matched_as}.value = line.{natural}"
+    if dimension_of(lookup.dimension).has_history:
+        condition += " and line.{event} >= {matched_as}.valid_from and line.{event} < {matched_as}.valid_to"
+    return sql.SQL(condition).format(**_names(batch, lookup), event=sql.Identifier(batch.target.event_time))
+
+
+def _replace_values(batch: Batch, matching: Mapping[str, Sequence[Lookup]]) -> None:
     """Write the keys of all lookups into a new table of conformed rows; updates would write each row twice."""
     values: dict[str, sql.Composable] = {}
-    joins = []
-    for lookup in lookups:
-        alias = sql.Identifier(_table("matched", batch, lookup))
-        names = {**_names(batch, lookup), "found": alias}
+    for dimension, lookups in matching.items():
+        (natural,) = dimension_of(dimension).natural_key
         values |= {
-            dimension_of(lookup.dimension).natural_key[0]: sql.SQL(
-                "case when {found}.members is null then line.{natural} "
-                "when {found}.members = 1 then {found}.natural_key end"
-            ).format(**names),
-            f"{lookup.dimension}_source_system": sql.SQL(
-                "case when {found}.members is not null then {member_source} end"
-            ).format(**names),
+            natural: sql.SQL(
+                "case when coalesce({members}) is null then line.{natural} "
+                "when coalesce({members}) = 1 then coalesce({keys}) end"
+            ).format(
+                natural=sql.Identifier(natural),
+                members=_of_each(batch, lookups, "{matched_as}.members"),
+                keys=_of_each(batch, lookups, "{matched_as}.natural_key"),
+            ),
+            f"{dimension}_source_system": sql.SQL("case {} end").format(
+                _of_each(batch, lookups, "when {matched_as}.members is not null then {member_source}", " ")
+            ),
         }
-        joins.append(
-            sql.SQL("left join {matched} as {found} on {is_match}").format(
-                **names, is_match=_is_match(batch, lookup, alias)
-            )
-        )
     replace_conformed(
         batch,
         lambda column: values.get(column, sql.Identifier("line", column)),
-        batch.format("{conformed} as line {joins}", joins=sql.SQL(" ").join(joins)),
+        batch.format(
+            "{conformed} as line {joins}",
+            joins=_join(batch, [lookup for lookups in matching.values() for lookup in lookups]),
+        ),
     )
 
 
 def describe_inferred(batch: Batch) -> None:
     """Fill attributes of newly inferred members from columns of the batch's rows, such as customer_name."""
     held = columns_of(batch.connection, "staging", f"conformed_{batch.entity.name}")
-    for lookup in batch.entity.lookups:
+    for lookup in {one.dimension: one for one in batch.entity.lookups}.values():
         dimension = dimension_of(lookup.dimension)
         names = _names(batch, lookup)
         (natural,) = dimension.natural_key
@@ -203,7 +220,7 @@ def changed_members(batch: Batch, lookup: Lookup) -> sql.Identifier | None:
 
 def _table(what: str, batch: Batch, lookup: Lookup) -> str:
     """Name a temporary table; the entity is a part of it, because a reconcile has batches of several entities open."""
-    return f"{what}_{batch.entity.name}_{lookup.dimension}"
+    return f"{what}_{batch.entity.name}_{lookup.dimension}_{batch.entity.lookups.index(lookup)}"
 
 
 def _names(batch: Batch, lookup: Lookup) -> dict[str, sql.Composable]:
@@ -217,4 +234,5 @@ def _names(batch: Batch, lookup: Lookup) -> dict[str, sql.Composable]:
         "member_source": sql.Literal(lookup.source),
         "source_column": sql.Identifier(f"{lookup.dimension}_source_system"),
         "matched": sql.Identifier("pg_temp", _table("matched", batch, lookup)),
+        "matched_as": sql.Identifier(_table("matched", batch, lookup)),
     }

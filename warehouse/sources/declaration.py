@@ -286,7 +286,7 @@ HINTS = {
     "bad_records": 'Add bad_records = "bad/…": the folder below DWH_LAKE that gets what cannot be read.',
     "format": 'Add format = "json", or "table" for CSV and workbooks.',
     "record": 'Add record = "…": the table whose rows are the records of the files.',
-    "source": 'Add source = "…": the source that loads the members.',
+    "source": 'Add source = "…": the source that loads the members, or a list of sources by precedence.',
 }
 # What lists that are not lists of columns contain, for error messages.
 LISTS = {
@@ -294,6 +294,7 @@ LISTS = {
     "date_formats": "formats",
     "precedence": "sources",
     "header_names": "names",
+    "source": "sources",
 }
 
 

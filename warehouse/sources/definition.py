@@ -94,7 +94,10 @@ def _parts(entity: Entity, target: Target, contract: Contract) -> Iterator[tuple
         )
     if isinstance(target, Fact):
         yield "fact SQL", hash_sql(_fact_sql(target))
-        lookups = sorted((one.dimension, one.source, one.by) for one in entity.lookups)
+        # Lookups of a dimension stay in order of precedence.
+        lookups = sorted(
+            ((one.dimension, one.source, one.by) for one in entity.lookups), key=lambda one: one[0]
+        )
         yield OTHERS, hash_parts(lookups, entity.precedence)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from warehouse.errors import DeclarationError
 from warehouse.model.declaration import Dimension, Fact, Target
@@ -16,6 +16,7 @@ class Lookup:
 
     The version valid at the event counts. If no member has the value, one is inferred in the entity's own source, and
     its facts are re-keyed when the member arrives. If several members have it, the fact refers to the unknown member.
+    An entity may have several lookups of a dimension, in order of precedence: the first source with the value counts.
     """
 
     dimension: str
@@ -28,14 +29,18 @@ class LookupSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Annotated[str, Field(min_length=1)]
+    source: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+        Field(min_length=1),
+    ]
     by: Annotated[str, Field(min_length=1)] | None = None
 
 
 def parse_lookups(
     specs: Mapping[str, LookupSpec], target: Target, dimensions: Mapping[str, Dimension], where: str
 ) -> tuple[Lookup, ...]:
-    """Validate the lookups that an entity declares.
+    """Validate the lookups that an entity declares. Returns one for each source, in order of precedence.
 
     Raises:
         DeclarationError: the target does not refer to the dimension, or the dimension has no such attribute.
@@ -56,5 +61,5 @@ def parse_lookups(
                 f"{where} looks up {name} by '{by}', which {dimension.table} does not have.",
                 hint=f"Use one of: {', '.join((natural, *dimension.attributes))}.",
             )
-        lookups.append(Lookup(name, spec.source, by))
+        lookups += [Lookup(name, source, by) for source in dict.fromkeys(spec.source)]
     return tuple(lookups)
