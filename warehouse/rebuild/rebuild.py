@@ -304,7 +304,7 @@ class _Rebuild:
                     # Not the dimensions: their history comes from the archive, as it was published.
                     yield from reconcile_star(self._writer, self._run.run_id, source, has_dimensions=False)
         if any(name.startswith("mart.") for name in self.created):
-            yield from reconcile_marts(self._writer)
+            yield from reconcile_marts(self._writer, repair=True)
 
     def _has_last_copy(self, source: Source, facts: Collection[str]) -> bool:
         """Whether the facts may hold the only copy of lost feed records. Then they must stay unchanged."""

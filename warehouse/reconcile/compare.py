@@ -144,9 +144,9 @@ def _compare_all(connection: psycopg.Connection, comparison: Comparison) -> Verd
             """
             drop table if exists pg_temp.duplicate;
             create temp table duplicate (place tid) on commit drop;
-            analyze {expected};
+            analyze {expected} ({key});
             """
-        ).format(**names)
+        ).format(**names, key=listed(comparison.key))
     )
     row = connection.execute(
         sql.SQL(

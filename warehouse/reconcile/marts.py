@@ -14,14 +14,14 @@ from warehouse.reconcile.verdict import Verdict
 SOURCE = "marts"
 
 
-def reconcile_marts(connection: psycopg.Connection) -> list[Verdict]:
-    """Compare all stored marts and, if any differs, recompute all of them, in the connection's transaction.
+def reconcile_marts(connection: psycopg.Connection, *, repair: bool) -> list[Verdict]:
+    """Compare all stored marts; with `repair`, recompute all of them if any differs, in the connection's transaction.
 
     A mart that differs because it was refreshed before the last load of the star is stale, not wrong: its rows are not
     listed as differences.
     """
     verdicts = [_compare(connection, mart) for mart in stored_marts()]
-    if any(verdict.rows_differing for verdict in verdicts):
+    if repair and any(verdict.rows_differing for verdict in verdicts):
         refresh_stored(connection, 0, full_refresh=True)
     return verdicts
 

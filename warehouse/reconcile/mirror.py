@@ -7,7 +7,7 @@ last snapshot is undamaged.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,6 @@ from psycopg import sql
 from warehouse.db.identifiers import listed, qualified
 from warehouse.errors import SchemaDrift, SourceError
 from warehouse.extract.access_paths import read_access_paths
-from warehouse.extract.catalog import read_mirrors, source_columns
 from warehouse.extract.checksum_store import stored_checksums
 from warehouse.extract.checksums import (
     Checksums,
@@ -32,7 +31,6 @@ from warehouse.extract.checksums import (
 )
 from warehouse.extract.column import Column
 from warehouse.extract.copy_stream import copy_stream
-from warehouse.extract.drift import find_drift
 from warehouse.extract.key_order import Bound, KeyOrder
 from warehouse.extract.key_ranges import (
     BOUND_VALUE,
@@ -42,8 +40,9 @@ from warehouse.extract.key_ranges import (
     read_ranges,
     touched_ranges,
 )
-from warehouse.extract.snapshot import Snapshot, check_readable
-from warehouse.extract.table_identity import read_identities, stored_in
+from warehouse.extract.snapshot import Snapshot
+from warehouse.extract.table_catalog import TableCatalog
+from warehouse.extract.table_identity import TableIdentity, stored_in
 from warehouse.extract.watermark import Watermark, find_window
 from warehouse.reconcile.compare import Comparison, compare, count, list_differences, repair
 from warehouse.reconcile.verdict import Verdict
@@ -100,33 +99,39 @@ def why_not_loaded(connection: psycopg.Connection, table: Table) -> str:
     return f"not loaded since the undo of run {row[0]}" if row else "not captured yet"
 
 
+def check_same_server(watermarks: Mapping[Table, Watermark], snapshot: Snapshot) -> None:
+    """Refuse tables that were read last from another server than the one of the snapshot.
+
+    Raises:
+        SourceError: names the first of them.
+    """
+    for table, watermark in watermarks.items():
+        if not watermark.source.is_same_server(snapshot.identity):
+            raise SourceError(
+                f"Another server of source '{table.source}' has taken over since {table} was read last: what is "
+                "damaged and what has changed cannot be told apart.",
+                hint=f"Load it first: `dwh run {table.source}`.",
+            )
+
+
 def reconcile_mirror(
     reader: psycopg.Connection,
     writer: psycopg.Connection,
     run_id: int,
     table: Table,
+    catalog: TableCatalog,
     watermark: Watermark,
     snapshot: Snapshot,
 ) -> Verdict:
     """Repair the mirror of `table`, which shows the source as of `watermark`, in the writer's transaction.
 
     Raises:
-        SourceError, SchemaDrift: the source cannot be read completely, or is another server than was read last.
+        SchemaDrift: the key is of another type in the source than when it was read last.
     """
     started = time.monotonic()
-    has_transaction_ids = check_readable(reader, table)
-    if not watermark.source.is_same_server(snapshot.identity):
-        raise SourceError(
-            f"Another server of source '{table.source}' has taken over since {table} was read last: what is damaged "
-            "and what has changed cannot be told apart.",
-            hint=f"Load it first: `dwh run {table.source}`.",
-        )
     # Columns that are new in the source, or have another type there, are not compared: the next run captures them.
-    (mirror_of,) = read_mirrors(writer, [table])
     columns = tuple(
-        column
-        for column in find_drift(mirror_of, table, source_columns(reader, table)).columns
-        if mirror_of.columns.get(column.name) == column.type
+        column for column in catalog.drift.columns if catalog.mirror.columns.get(column.name) == column.type
     )
     if retyped := sorted(set(table.key) - {column.name for column in columns}):
         raise SchemaDrift(
@@ -145,8 +150,10 @@ def reconcile_mirror(
         watermark,
         chunks,
         hashing(reader, writer),
-        has_transaction_ids,
-        _age(reader, table, watermark, snapshot) if has_transaction_ids else sql.SQL("null::integer"),
+        catalog.has_transaction_ids,
+        _age(table, catalog.identity, watermark, snapshot)
+        if catalog.has_transaction_ids
+        else sql.SQL("null::integer"),
     )
     # Source and warehouse are different servers: hash both in parallel.
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -185,12 +192,9 @@ def reconcile_mirror(
     return verdict.timed(started)
 
 
-def _age(
-    reader: psycopg.Connection, table: Table, watermark: Watermark, snapshot: Snapshot
-) -> sql.Composable:
+def _age(table: Table, identity: TableIdentity, watermark: Watermark, snapshot: Snapshot) -> sql.Composable:
     """Expression for the age of a source row in transactions; null if rows may have been added or changed without one,
     as by attaching a partition or renaming an enum value."""
-    (identity,) = read_identities(reader, [table])
     window = find_window(table, watermark, snapshot, identity, full_refresh=False)
     if window.watermark is None:
         return sql.SQL("null::integer")

@@ -11,11 +11,12 @@ from warehouse.errors import DifferencesFound, counted
 from warehouse.extract.range_store import mark_table_verified, mark_verified
 from warehouse.extract.snapshot import Snapshot, snapshot_of
 from warehouse.extract.source_identity import captured_identity, check_same_source
-from warehouse.extract.watermark import read_watermark
+from warehouse.extract.table_catalog import read_catalogs
+from warehouse.extract.watermark import read_watermarks
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
 from warehouse.reconcile.feed_files import reconcile_files
 from warehouse.reconcile.marts import reconcile_marts
-from warehouse.reconcile.mirror import reconcile_mirror, why_not_loaded
+from warehouse.reconcile.mirror import check_same_server, reconcile_mirror, why_not_loaded
 from warehouse.reconcile.star import reconcile_star
 from warehouse.reconcile.verdict import Verdict, record
 from warehouse.reconcile.weblogs import reconcile_weblogs
@@ -56,16 +57,21 @@ def reconcile_source(
         check_same_source(source.name, captured_identity(writer, source.name), snapshot.identity)
         begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
         verdicts = []
+        known = read_watermarks(writer, source.name, source.tables)
+        watermarks = {table: known[table] for table in source.tables if table in known}
+        check_same_server(watermarks, snapshot)
+        catalogs = read_catalogs(reader, writer, list(watermarks))
         for table in source.tables:
-            watermark = read_watermark(writer, table)
-            if watermark is None:
+            if table not in watermarks:
                 progress(f"{source.name} → raw.{table.mirror}: {why_not_loaded(writer, table)}")
                 continue
-            verdict = reconcile_mirror(reader, writer, run.run_id, table, watermark, snapshot)
+            verdict = reconcile_mirror(
+                reader, writer, run.run_id, table, catalogs[table], watermarks[table], snapshot
+            )
             verdicts.append(verdict)
             progress(str(verdict))
         verdicts += reconcile_star(writer, run.run_id, source, progress=progress)
-        for verdict in reconcile_marts(writer):
+        for verdict in reconcile_marts(writer, repair=repair):
             verdicts.append(verdict)
             progress(str(verdict))
         ended = _end(writer, run, verdicts, repair)
@@ -93,7 +99,7 @@ def reconcile_feed(
         begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
         verdicts = reconcile_files(writer, source)
         verdicts += reconcile_star(writer, run.run_id, source, progress=progress)
-        verdicts += reconcile_marts(writer)
+        verdicts += reconcile_marts(writer, repair=repair)
         for verdict in verdicts:
             progress(str(verdict))
         return _end(writer, run, verdicts, repair)

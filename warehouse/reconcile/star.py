@@ -6,8 +6,8 @@ from dataclasses import replace
 import psycopg
 
 from warehouse.errors import counted
-from warehouse.extract.catalog import mirror_exists
-from warehouse.extract.watermark import read_watermark
+from warehouse.extract.catalog import columns_of_each
+from warehouse.extract.watermark import read_watermarks
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_all_keys_view, materialize_keys
 from warehouse.load.conform import conform
@@ -63,9 +63,10 @@ def _comparable(
     connection: psycopg.Connection, run_id: int, source: Source, progress: Callable[[str], None]
 ) -> Iterator[Batch]:
     """Yield a batch for each target of the source for which all mirrors that its SQL reads are loaded."""
+    loaded = _loaded_tables(connection, source)
     for target in TARGETS:
         if entity := source.entities.get(target.entity):
-            if missing := [table for table in entity.reads if not _is_loaded(connection, table)]:
+            if missing := [table for table in entity.reads if table not in loaded]:
                 reason = why_not_loaded(connection, missing[0])
                 progress(
                     f"{source.name} → dwh.{target.table}: not compared, raw.{missing[0].mirror} is {reason}"
@@ -102,8 +103,12 @@ def _reconcile(
         yield reconcile_calendar(connection, run_id)
 
 
-def _is_loaded(connection: psycopg.Connection, table: Table) -> bool:
-    return mirror_exists(connection, table) and read_watermark(connection, table) is not None
+def _loaded_tables(connection: psycopg.Connection, source: Source) -> set[Table]:
+    """Tables that entities of the source read and that have a mirror and a watermark."""
+    tables = list({table: None for entity in source.entities.values() for table in entity.reads})
+    watermarks = read_watermarks(connection, source.name, tables)
+    mirrors = columns_of_each(connection, *(("raw", table.mirror) for table in tables))
+    return {table for table, columns in zip(tables, mirrors, strict=True) if columns and table in watermarks}
 
 
 def _conform_all(batch: Batch) -> int:
