@@ -1,5 +1,6 @@
 """Everything that a flow or command needs, imported once; in processes of flow_process and tests.command alone."""
 
+import gc
 from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Event
@@ -59,3 +60,6 @@ FLOWS: Mapping[str, Callable[..., Any]] = {
 }
 # Remembered for all: asking git takes as long as a small run.
 code_version()
+# No process that is forked from this one looks for garbage among all that was imported, whose memory it would copy.
+gc.collect()
+gc.freeze()
