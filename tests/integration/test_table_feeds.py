@@ -85,6 +85,30 @@ def test_tables_are_read_whatever_their_shape(companies: FeedPipeline) -> None:
     assert companies.counts()[0][1:] == ("loaded", 2, 0, 1, 0, 1)
 
 
+def test_copies_of_rows_that_cannot_be_read_are_their_own_bytes(companies: FeedPipeline) -> None:
+    bad = ['302,"Caf\u00e9" Ltda,AR', "303,Ni\0\u00f1o,AR"]
+    rows = ["cuit,name,country", "301,Caf\u00e9,AR", *bad, ""]
+    companies.land("latin.csv", "\r\n".join(rows).encode("latin-1"))
+    companies.land("utf8.csv", "\r\n".join(rows).encode("utf-8-sig"))
+    companies.land("bare.csv", "304,S\u00e3o,BR\n\n305,Five,BR".encode("latin-1"))
+    companies.land("bare.xlsx", workbook(First=[[306, "S\u00e3o"], [None, None], [307, "Seven"]]))
+    companies.run()
+    copies = {path.name.partition(".")[0] + path.name.split(".")[1][:1]: path.read_bytes()
+              for path in (companies.lake / "bad" / "companies").iterdir()}  # fmt: skip
+    assert copies == {
+        "latinc": "".join(f"{row}\n" for row in bad).encode("latin-1"),
+        "utf8c": "".join(f"{row}\n" for row in bad).encode(),
+        "barec": b"304,S\xe3o,BR\n\n305,Five,BR\n",
+        "barex": "306\tS\u00e3o\n307\tSeven\n".encode(),
+    }
+    # People read them decoded, whatever the encoding.
+    shown = [bad[0], bad[1].replace("\0", "\\x00")]
+    assert companies.rows("select raw_text from audit.quarantine order by quarantine_id") == [
+        (text,) for text in [*shown, *shown, "304,S\u00e3o,BR\n\n305,Five,BR", "306\tS\u00e3o\n307\tSeven"]
+    ]
+    assert companies.rows(f"{LISTED} order by 1") == [("301", "Caf\u00e9", "AR", "1900-01-01")]
+
+
 def test_lists_that_were_put_one_after_the_other_are_read_as_each_of_them_says(
     companies: FeedPipeline,
 ) -> None:

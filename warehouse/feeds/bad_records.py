@@ -78,7 +78,7 @@ class BadRecords:
             record.byte_offset,
             escape(problem.rule),
             escape(problem.reason),
-            escape(printable(record.raw)),
+            escape(printable(record)),
         )
         self._lines.append("\t".join(map(str, cells)))
         self._size += len(self._lines[-1])

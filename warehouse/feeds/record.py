@@ -26,13 +26,17 @@ class Problem(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One record. In a JSON array `line` is the position of the element, in a sheet the number of the row."""
+    """One record. In a JSON array `line` is the position of the element, in a sheet the number of the row.
+
+    `text` is the raw record as it was decoded, where that is not UTF-8.
+    """
 
     line: int
     byte_offset: int
     raw: bytes
     fields: dict[str, Any] | None
     problem: Problem | None = None
+    text: str | None = None
 
 
 class RawBlock(NamedTuple):
@@ -62,6 +66,10 @@ def in_blocks(records: Iterable[Record]) -> Iterator[Sequence[Record]]:
         yield block
 
 
-def printable(raw: bytes) -> str:
-    """Decode bytes for the quarantine, with invalid UTF-8 escaped as \\xNN."""
-    return raw[:MOST_QUARANTINED_BYTES].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+def printable(record: Record) -> str:
+    """Return the raw record for the quarantine, with what cannot be decoded escaped as \\xNN."""
+    if record.text is None:
+        text = record.raw[:MOST_QUARANTINED_BYTES].decode("utf-8", "backslashreplace")
+    else:
+        text = record.text[:MOST_QUARANTINED_BYTES].encode("utf-8", "backslashreplace").decode()
+    return text.replace("\0", "\\x00")

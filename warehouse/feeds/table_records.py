@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from warehouse.feeds.record import MOST_RECORD_BYTES, Number, Problem, Record, in_blocks
 from warehouse.feeds.typed import is_valid
@@ -63,18 +63,18 @@ class TableRecords:
     def _lines(self) -> Iterator[Record]:
         lines = _decoded(self._content)
         head = list(islice(lines, _TITLE_ROWS))
-        separator = self._separator(head)
+        separator = self._separator([line.text for line in head])
         header: list[str] | None = None
 
-        def ends_quote(row: Sequence[str]) -> bool:
-            if header is None or row[0].count(separator) != len(header) - 1:
+        def ends_quote(first: str, last: str) -> bool:
+            if header is None or first.count(separator) != len(header) - 1:
                 return False
-            return self._is_whole_row(header, row[-1], separator)
+            return self._is_whole_row(header, last, separator)
 
         for row in _csv_rows(chain(head, lines), separator, ends_quote):
             if row.error:
                 problem = Problem("row cannot be read", f"{row.error}.")
-                yield Record(row.line, row.line - 1, row.raw, None, problem)
+                yield Record(row.line, row.line - 1, row.raw, None, problem, row.text)
             elif not any(cell.strip() for cell in row.cells):
                 continue
             elif header is None:
@@ -85,9 +85,9 @@ class TableRecords:
                 header = again
             else:
                 # Rows have numbers instead of byte offsets, which csv does not report.
-                yield self._record(row.line, header, row.cells, row.raw)
+                yield self._record(row.line, header, row.cells, row)
         if header is None and head:
-            yield self._without_header()
+            yield self._without_header(_Row(1, head))
 
     def _sheets(self) -> Iterator[Record]:
         """Yield the rows of all sheets with a header, numbered consecutively over all sheets."""
@@ -96,6 +96,7 @@ class TableRecords:
             raw += block
         number, has_header, last = 0, False, -1
         header: list[str] | None = None
+        head: list[_Line] = []
         try:
             for sheet, rows in read_workbook(bytes(raw)):
                 if sheet != last:
@@ -105,15 +106,17 @@ class TableRecords:
                     if all(cell is None or not str(cell).strip() for cell in cells):
                         continue
                     texts = ["" if cell is None else str(cell) for cell in cells]
+                    text = "\t".join(texts) + "\n"
+                    line = _Line(text, text.encode("utf-8", "backslashreplace"))
                     if header is None:
+                        head = head if len(head) == _TITLE_ROWS else [*head, line]
                         header = self._header(texts)
                         has_header |= header is not None
                         continue
                     if again := self._header_again(header, texts):
                         header = again
                         continue
-                    raw_row = "\t".join(texts).encode("utf-8", "backslashreplace")
-                    yield self._record(number, header, cells, raw_row)
+                    yield self._record(number, header, cells, _Row(number, [line]))
         except UnreadableWorkbook as error:
             problem = Problem(
                 "workbook cannot be read", f"It is damaged, too large, or protected by a password: {error}"
@@ -121,12 +124,12 @@ class TableRecords:
             yield Record(number + 1, 0, bytes(raw), None, problem)
             return
         if not has_header and number:
-            yield self._without_header()
+            yield self._without_header(_Row(1, head))
 
-    def _without_header(self) -> Record:
+    def _without_header(self, head: "_Row") -> Record:
         columns = ", ".join(self._table.columns)
         problem = Problem("header is missing", f"None of its first rows names the columns {columns}.")
-        return Record(1, 0, b"", None, problem)
+        return Record(1, 0, head.raw, None, problem, head.text)
 
     def _separator(self, head: Sequence[str]) -> str:
         """Return the separator with which the first rows have the most known column names."""
@@ -177,23 +180,22 @@ class TableRecords:
         has_type = bool(typed) or (len(header) >= _TELLING_COLUMNS and set(kinds.values()) == {"text"})
         return has_type and all(values[name] for name in self._table.key)
 
-    def _record(self, line: int, header: Sequence[str], cells: Sequence[Any], raw: bytes) -> Record:
+    def _record(self, line: int, header: Sequence[str], cells: Sequence[Any], row: "_Row") -> Record:
         fields: dict[str, Any] = {}
         for name, cell in zip(header, cells, strict=False):
             value = cell.strip() if isinstance(cell, str) else cell
             if value is None or value == "":
                 continue
             if name in fields:
-                return Record(
-                    line, line - 1, raw, None, Problem("field is there twice", f"Two columns are {name!r}.")
-                )
+                problem = Problem("field is there twice", f"Two columns are {name!r}.")
+                return Record(line, line - 1, row.raw, None, problem, row.text)
             fields[name] = self._value(name, value)
         if rest := [cell for cell in cells[len(header) :] if cell not in (None, "")]:
             fields[REST] = rest
         if any("\0" in text for text in (*fields, *fields.values(), *rest) if isinstance(text, str)):
             problem = Problem("text has a NUL character", "PostgreSQL cannot hold it.")
-            return Record(line, line - 1, raw, None, problem)
-        return Record(line, line - 1, raw, fields)
+            return Record(line, line - 1, row.raw, None, problem, row.text)
+        return Record(line, line - 1, row.raw, fields)
 
     def _value(self, name: str, value: Any) -> Any:
         kind = self._table.columns.get(name)
@@ -214,33 +216,51 @@ class TableRecords:
         return value
 
 
+class _Line(NamedTuple):
+    """A line with its end, decoded and as it came."""
+
+    text: str
+    raw: bytes
+
+
 @dataclass(frozen=True)
 class _Row:
-    """A row of a CSV text with the number of its first line and its lines as bytes, or why it cannot be read."""
+    """A row of a table with the number of its first line and its lines, or why it cannot be read."""
 
     line: int
-    raw: bytes
+    lines: Sequence[_Line]
     cells: Sequence[str] = ()
     error: str = ""
 
+    @property
+    def raw(self) -> bytes:
+        """Its bytes as they came, without the last line end."""
+        return b"".join(line.raw for line in self.lines).rstrip(b"\r\n")
+
+    @property
+    def text(self) -> str:
+        """Its lines as they were decoded, without the last line end."""
+        return "".join(line.text for line in self.lines).rstrip("\r\n")
+
 
 def _csv_rows(
-    lines: Iterator[str], separator: str, ends_quote: Callable[[Sequence[str]], bool]
+    lines: Iterator[_Line], separator: str, ends_quote: Callable[[str, str], bool]
 ) -> Iterator[_Row]:
     """Yield the rows of a CSV text. If a quote is not closed, only its own line cannot be read.
 
-    `ends_quote` is called with the lines of a row so far, and tells whether the last of them is a row of its own.
+    `ends_quote` is called with the first and the last line of a row so far, and tells whether the last is a row of its
+    own.
     """
     # Lines that an unclosed quote has swallowed, and the lines of the row that csv is reading.
-    ahead: deque[str] = deque()
-    row: list[str] = []
+    ahead: deque[_Line] = deque()
+    row: list[_Line] = []
 
     def supply() -> Iterator[str]:
         while (line := ahead.popleft() if ahead else next(lines, None)) is not None:
             row.append(line)
-            if 1 < len(row) <= _LINES_JUDGED and ends_quote(row):
+            if 1 < len(row) <= _LINES_JUDGED and ends_quote(row[0].text, line.text):
                 raise csv.Error("a quote is not closed: the lines below are rows of their own")
-            yield line
+            yield line.text
 
     csv.field_size_limit(_MOST_CELL)
     reader = csv.reader(supply(), delimiter=separator, strict=True)
@@ -253,16 +273,16 @@ def _csv_rows(
             ahead.extendleft(reversed(row[1:]))
             del row[1:]
             reader = csv.reader(supply(), delimiter=separator, strict=True)
-            yield _Row(number, _raw(row), error=str(error))
+            yield _Row(number, [*row], error=str(error))
         else:
             if cells is None:
                 return
-            yield _Row(number, _raw(row), cells)
+            yield _Row(number, [*row], cells)
         number += len(row)
         row.clear()
 
 
-def _decoded(content: ContentReader) -> Iterator[str]:
+def _decoded(content: ContentReader) -> Iterator[_Line]:
     """Yield the lines of a text, with any line ends; lines that are not valid UTF-8 are decoded as Windows-1252."""
     left, encoding = b"", "utf-8-sig"
     while True:
@@ -277,19 +297,15 @@ def _decoded(content: ContentReader) -> Iterator[str]:
         )
         left = lines.pop() if is_open else b""
         for line in lines:
-            end = b"" if line.endswith((b"\n", b"\r")) else b"\n"
+            end = "" if line.endswith((b"\n", b"\r")) else "\n"
             try:
-                yield (line + end).decode(encoding)
+                text = line.decode(encoding)
             except UnicodeDecodeError:
-                yield (line + end).decode("cp1252", "replace")
+                text = line.decode("cp1252", "replace")
+            yield _Line(text + end, line)
             encoding = "utf-8"
         if not block:
             return
-
-
-def _raw(row: Sequence[str]) -> bytes:
-    """Return the lines of a row as UTF-8, without the last line end."""
-    return "".join(row).rstrip("\r\n").encode("utf-8", "backslashreplace")
 
 
 def _as_iso(value: str, formats: Sequence[str]) -> str:
