@@ -112,7 +112,7 @@ def _replay(
                 edit_record(connection, {source: chosen}, edited)
         if source == FEED:
             with connect(run.warehouse_url, autocommit=True) as connection:
-                paths, passed = find_readable(settings, connection, ids)
+                paths, passed = find_readable(settings, connection, ids, log)
             if paths and not dry_run:
                 with retained(settings, run, progress=log):
                     loader.load(settings, run, restart=paths)

@@ -161,8 +161,10 @@ def test_replay_of_web_logs_that_passes_nothing_loads_nothing_and_blocks_no_undo
         done = command.run("quarantine", "replay", *words, "--json", environment=environment)
         assert done.returncode == 0, done.stderr
         ((judged, passed),) = [(one["judged"], one["passed"]) for one in json.loads(done.stdout)]
+        warnings.append([row.split(" ", 1)[1] for row in done.stderr.splitlines() if "any more" in row])
         return judged, passed
 
+    warnings: list[list[str]] = []
     lake.put("a.log", line(1) + b"broken\n" + line(2))
     lake.put("shop.log", line(3) + b"".join(b"shop.example:443 " + line(n) for n in (4, 5)) + b"cut off")
     lake.put("gone.log", line(6) + b"broken, too\n").unlink()
@@ -187,6 +189,10 @@ def test_replay_of_web_logs_that_passes_nothing_loads_nothing_and_blocks_no_undo
         '[[formats]]\nfiles = "shop.log"\npreset = "vhost_combined"\n'
     )
     assert replay("--dry-run") == replay() == (5, 2)
+    assert warnings == [[], [], []] + 2 * [[
+        "shop.log: 1 loaded line cannot be read any more as its format is declared now; a replay puts such lines into "
+        "quarantine"
+    ]]  # fmt: skip
     assert lake.sizes() == [1, 2, 6, 4, 5]
     assert lake.rows(entries)[0] == before[1][0] and len(lake.rows(entries)) == 4
     lake.assert_consistent()

@@ -3,10 +3,11 @@
 Loading a file again replaces its rows, which cannot be undone. So it is only done if a line passes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psycopg
 
+from warehouse.errors import counted
 from warehouse.files import lake
 from warehouse.files.lake import Checkpoint, FileTask, LakeFile, naming
 from warehouse.files.locations import Location
@@ -22,11 +23,15 @@ from warehouse.weblogs.reader.addresses import AddressReader
 
 
 def find_readable(
-    settings: Settings, connection: psycopg.Connection, quarantine_ids: Sequence[int]
+    settings: Settings,
+    connection: psycopg.Connection,
+    quarantine_ids: Sequence[int],
+    log: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[str], int]:
     """Find lines of these entries that can be read now; returns the paths of their files, and the number of lines.
 
-    Lines of files that are no longer in the lake cannot be read.
+    Lines of files that are no longer in the lake cannot be read. Files with loaded lines that cannot be read any more,
+    as after a format was declared, are logged.
 
     Raises:
         DeclarationError: the formats of the logs cannot be read as declared.
@@ -35,19 +40,40 @@ def find_readable(
     formats = read_formats(settings)
     entries = connection.execute(
         """
-        select file_id, array_agg(line_number) from audit.quarantine
-        where quarantine_id = any(%s) and resolved_at is null group by file_id order by file_id
+        select
+            file_id,
+            array_agg(line_number) filter (where quarantine_id = any(%(ids)s) and resolved_at is null),
+            array_agg(line_number)
+        from audit.quarantine
+        where file_id in (select file_id from audit.quarantine where quarantine_id = any(%(ids)s))
+            and (resolved_at is null or resolution = 'discarded')
+        group by file_id
+        having bool_or(quarantine_id = any(%(ids)s) and resolved_at is null)
+        order by file_id
         """,
-        [list(quarantine_ids)],
+        {"ids": list(quarantine_ids)},
     ).fetchall()
     known = {one.file_id: one for one in lake.checkpoints(connection, FEED)}
     paths, count = [], 0
-    for file_id, lines in entries:
+    for file_id, lines, rejected in entries:
         with landing.located(settings, known[file_id].path) as location:
             if not location.is_file():
                 continue
             with naming(location):
-                readable = _readable(connection, settings, formats, known[file_id], location, set(lines))
+                readable, lost = _readable(
+                    connection,
+                    settings,
+                    formats,
+                    known[file_id],
+                    location,
+                    frozenset(lines),
+                    frozenset(rejected),
+                )
+        if readable and lost:
+            log(
+                f"{known[file_id].path}: {counted(lost, 'loaded line')} cannot be read any more as its format is "
+                "declared now; a replay puts such lines into quarantine"
+            )
         if readable:
             paths.append(known[file_id].path)
             count += readable
@@ -60,9 +86,10 @@ def _readable(
     formats: WeblogFormats,
     known: Checkpoint,
     location: Location,
-    lines: set[int],
-) -> int:
-    """Count which of these lines of a file can be read now."""
+    lines: frozenset[int],
+    rejected: frozenset[int],
+) -> tuple[int, int]:
+    """Count which of these lines of a file can be read now, and which others than the `rejected` ones cannot."""
     file = progress_of(
         FileTask(
             LakeFile(
@@ -80,12 +107,12 @@ def _readable(
     restart_file(connection, file)
     parser = formats.of(known.path).parser()
     parser.resume(location, file.byte_offset)
-    addresses, readable = AddressReader(), 0
+    addresses, readable, lost = AddressReader(), 0, 0
     for block in BlockReader(limits=landing.limits(settings)).blocks(file.file, file.byte_offset):
         read = read_block(file, parser, block, addresses)
-        first, unreadable = file.line_count + 1, {one.line for one in read.rejected}
-        readable += sum(
-            first <= line < first + len(read.lines) and line - first not in unreadable for line in lines
-        )
+        first = file.line_count + 1
+        unreadable = {first + one.line for one in read.rejected}
+        readable += len(lines.intersection(range(first, first + len(read.lines))) - unreadable)
+        lost += sum(line <= known.line_count for line in unreadable - rejected)
         file.advance(block, len(read.lines), len(read.rejected), read.discarded)
-    return readable
+    return readable, lost
