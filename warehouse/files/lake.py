@@ -3,6 +3,7 @@
 import fnmatch
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ RENAME: Final = (
 MAKE_READABLE: Final = (
     "Give the user who runs dwh the right to read it, or move it out of the landing folder."
 )
+
+_LIKE_A_BYTE: Final = re.compile(rb"\\(?=x[0-9a-f]{2})")
 
 
 class LakeError(WarehouseError):
@@ -226,8 +229,11 @@ def ignored_part(parts: Sequence[str], ignore: Sequence[str]) -> tuple[int, str]
 
 
 def printable_path(path: str) -> str:
-    """Return a path as text, with bytes that are not valid UTF-8 written as \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """Return a path as text, with bytes that are not valid UTF-8 written as \\xNN.
+
+    A backslash that would begin such a byte is written as \\x5c, so that no two paths look alike.
+    """
+    return _LIKE_A_BYTE.sub(rb"\\x5c", os.fsencode(path)).decode("utf-8", "backslashreplace")
 
 
 def checkpoints(connection: psycopg.Connection, feed: str) -> list[Checkpoint]:

@@ -27,7 +27,7 @@ from warehouse.feeds.replay import record_of
 from warehouse.feeds.sender import Sender
 from warehouse.feeds.stage import Stager, columns_of, open_records, place_of
 from warehouse.feeds.staged import Columns
-from warehouse.files.lake import reading
+from warehouse.files.lake import printable_path, reading
 from warehouse.files.locations import Found, Location, files_below
 from warehouse.rebuild.tables import ensure_mirror
 from warehouse.reconcile.compare import EXPECTED, Comparison, create_expected
@@ -157,7 +157,7 @@ class FeedMirrors:
         # Read each replay separately: a line may have been replayed more than once.
         reads = sorted(self._reads, key=lambda one: (one.number if one.is_replay else 0, _shape(one)))
         with readable(self._folder):
-            self._landed = {"/".join(one.parts): one for one in files_below(self._folder)}
+            self._landed = {printable_path("/".join(one.parts)): one for one in files_below(self._folder)}
             for _, alike in groupby(reads, key=lambda one: (one.number if one.is_replay else 0, _shape(one))):
                 self._read_alike(list(alike))
         for table in self.tables:
