@@ -91,7 +91,7 @@ def stage_feed(
             progress(f"{one.path}: is still being written")
         sender = Sender(writer)
         stager = Stager(writer, sender, source, progress)
-        files = [_register(writer, source.name, found, run.run_id) for found in landed.files]
+        files = _register(writer, source.name, landed.files, run.run_id)
         ensure_alive(run)
         run.commit(writer)
         stager.create_tables()
@@ -105,6 +105,7 @@ def stage_feed(
             _without_garbage_collection(),
             second_reader(stager.reader, to_read) as second,
         ):
+            checked_at = time.monotonic()
             for file in list(files):
                 if not file.found.is_read:
                     continue
@@ -118,8 +119,12 @@ def stage_feed(
                     _read_copy_of(file, files)
                     unread.append(UnreadFile(file.found.file.path, "unread", error.reason, error.hint))
                     progress(str(unread[-1]))
-                ensure_alive(run)
+                # There may be many thousands of small files.
+                if time.monotonic() - checked_at > 1:
+                    ensure_alive(run)
+                    checked_at = time.monotonic()
             stager.finish()
+            ensure_alive(run)
         read = {file.found.file.path for file in files}
         record_unread(
             writer, source.name, unread, [one for one in landed.known if one.path not in read], run.run_id
@@ -162,31 +167,44 @@ def snapshot(source: Source) -> Snapshot:
     return Snapshot(identity, datetime.now(UTC))
 
 
-def _register(connection: psycopg.Connection, feed: str, found: FeedFile, run_id: int) -> FileProgress:
-    """Return the file's progress, with its row in audit.file. A new file gets its row now, so that a retry has the
-    same file_id."""
-    known = found.known
-    if known is not None and found.state != "replaced" and found.state != "copy":
-        return FileProgress(
-            found, known.file_id, byte_offset=known.byte_offset if found.state == "grown" else 0
-        )
-    with connection.transaction():
-        connection.execute(
-            "update audit.file set status = 'replaced' where feed = %s and path = %s and status <> 'replaced'",
-            [feed, found.file.path],
-        )
-        row = connection.execute(
-            """
-            insert into audit.file (
-                feed, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset, line_count,
-                rows_loaded, rows_quarantined, status, run_id
+def _register(
+    connection: psycopg.Connection, feed: str, landed: Sequence[FeedFile], run_id: int
+) -> list[FileProgress]:
+    """Return the progress of each file, with its row in audit.file. New files get their rows now, so that a retry has
+    the same file_ids."""
+
+    def known_id(found: FeedFile) -> int | None:
+        known = found.known
+        return known.file_id if known is not None and found.state not in ("replaced", "copy") else None
+
+    paths = [found.file.path for found in landed if known_id(found) is None]
+    file_ids: dict[str, int] = {}
+    if paths:
+        with connection.transaction():
+            connection.execute(
+                "update audit.file set status = 'replaced' where feed = %s and path = any(%s) and status <> 'replaced'",
+                [feed, paths],
             )
-            values (%s, %s, 0, '', '', -1, 0, 0, 0, 0, 0, 'partial', %s) returning file_id
-            """,
-            [feed, found.file.path, run_id],
-        ).fetchone()
-    assert row is not None
-    return FileProgress(found, row[0])
+            rows = connection.execute(
+                """
+                insert into audit.file (
+                    feed, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset, line_count,
+                    rows_loaded, rows_quarantined, status, run_id
+                )
+                select %s, path, 0, '', '', -1, 0, 0, 0, 0, 0, 'partial', %s
+                from unnest(%s::text[]) with ordinality as landed (path, place)
+                order by place
+                returning path, file_id
+                """,
+                [feed, run_id, paths],
+            )
+            file_ids.update(rows.fetchall())
+    files = []
+    for found in landed:
+        file_id = known_id(found) or file_ids[found.file.path]
+        offset = found.known.byte_offset if found.known and found.state == "grown" else 0
+        files.append(FileProgress(found, file_id, byte_offset=offset))
+    return files
 
 
 def _read_copy_of(unread: FileProgress, files: Sequence[FileProgress]) -> None:

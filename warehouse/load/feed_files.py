@@ -14,18 +14,20 @@ CUT_OFF = "record is cut off"
 
 def write_files(connection: psycopg.Connection, run_id: int, staged: StagedFeed) -> None:
     """Record how far a feed's files were read, unreadable records and fields, in the publishing transaction."""
-    for file in staged.files:
-        match file.found.state:
-            case "touched":
-                _update(connection, file, run_id)
-            case "renamed":
-                before = file.found.known
-                assert before is not None
-                _update(connection, file, run_id, message=f"it was {before.path} before")
-            case "copy":
-                _record_copy(connection, file, run_id, staged)
-            case _:
-                _record_read(connection, file, run_id)
+    # Without a pipeline, many small files would each take several round trips.
+    with connection.pipeline():
+        for file in staged.files:
+            match file.found.state:
+                case "touched":
+                    _update(connection, file, run_id)
+                case "renamed":
+                    before = file.found.known
+                    assert before is not None
+                    _update(connection, file, run_id, message=f"it was {before.path} before")
+                case "copy":
+                    _record_copy(connection, file, run_id, staged)
+                case _:
+                    _record_read(connection, file, run_id)
     connection.execute(
         sql.SQL(
             """
