@@ -240,6 +240,27 @@ def test_a_key_is_measured_in_bytes() -> None:
     }
 
 
+def test_the_size_of_what_is_not_sent_yet_is_known_without_looking_at_all_of_it() -> None:
+    maker, other = (RowMaker(SOURCE.record, ITEMS, COLUMNS, UTC) for _ in range(2))
+    for one in (maker, other):
+        record = Record(1, 0, b"", {"order_id": "1", "items": [{"amount": 1}, {"amount": 2}]})
+        assert one.add([record], "1\tfile\t\0\t2024") == {}
+    maker.join(other.tables)
+    held = {rows.table.name: rows.take() for rows in maker.tables}
+    assert maker.size == 0
+    assert sum(map(len, held.values())) == 2 * other.size > 0
+    for rows in other.tables:
+        rows.lines = _Unseen(rows.lines)
+    assert 2 * other.size == sum(map(len, held.values()))
+
+
+class _Unseen(list[bytes]):
+    """Lines that nobody may go through."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise AssertionError("all lines were looked at")
+
+
 def test_a_quote_that_is_not_closed_takes_no_other_row_with_it(tmp_path: Path) -> None:
     source = read_source("companies")
     assert source.feed is not None

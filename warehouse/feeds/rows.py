@@ -42,6 +42,8 @@ class TableRows:
     zone: tzinfo
     # Rows in COPY's text format, many in each element.
     lines: list[bytes] = field(default_factory=list)
+    # Bytes of all lines: summing them up for each of many small files would take quadratic time.
+    size: int = 0
     count: int = 0
     # Number of values by field and type.
     seen: dict[str, Counter[type]] = field(default_factory=dict)
@@ -97,12 +99,15 @@ class TableRows:
     def add(self, columns: Sequence[Sequence[str]], rows: int) -> None:
         """Add rows, given by their columns."""
         if rows:
-            self.lines.append(("\n".join(map("\t".join, zip(*columns, strict=True))) + "\n").encode())
+            lines = ("\n".join(map("\t".join, zip(*columns, strict=True))) + "\n").encode()
+            self.lines.append(lines)
+            self.size += len(lines)
             self.count += rows
 
     def join(self, other: "TableRows") -> None:
         """Append the rows and statistics of the next block."""
         self.lines += other.lines
+        self.size += other.size
         self.count += other.count
         for name, types in other.seen.items():
             self.seen.setdefault(name, Counter()).update(types)
@@ -112,6 +117,7 @@ class TableRows:
         """Return the rows that are not sent yet, for COPY, and forget them."""
         content = b"".join(self.lines)
         self.lines.clear()
+        self.size = 0
         return content
 
 
@@ -139,7 +145,7 @@ class RowMaker:
     @property
     def size(self) -> int:
         """Number of bytes of the rows that are not sent yet."""
-        return sum(len(lines) for rows in self.tables for lines in rows.lines)
+        return sum(rows.size for rows in self.tables)
 
     def add(self, records: Sequence[Record], place: str) -> dict[int, Problem]:
         """Add the rows of records. `place` has the cells that identify the file, with \\0 in place of the line number.

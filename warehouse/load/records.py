@@ -71,10 +71,11 @@ class Records:
         Raises:
             QualityGateStopped: a rule about all records failed.
         """
-        for file in self._staged.files:
-            if file.found.is_read:
-                loaded = file.records - file.unreadable
-                self._count(file.file_id, file.records, loaded, file.unreadable)
+        with self._connection.pipeline():
+            for file in self._staged.files:
+                if file.found.is_read:
+                    loaded = file.records - file.unreadable
+                    self._count(file.file_id, file.records, loaded, file.unreadable)
         # Without statistics, the planner expects two hundred distinct records, however many there are, and sorts them.
         for table in self._source.tables:
             key = {*table.key, *self._record.key, FILE_ID, LINE}
