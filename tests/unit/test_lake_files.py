@@ -19,7 +19,7 @@ from warehouse.errors import SettingsError
 from warehouse.files.compression import compression_of
 from warehouse.files.content import ContentReader
 from warehouse.files.encoding import encoding_of
-from warehouse.files.lake import LakeFile, Landing, discover, folder
+from warehouse.files.lake import LakeFile, Landing, discover, folder, printable_path
 from warehouse.weblogs.files.blocks import BlockReader
 from warehouse.weblogs.reader.key_table import KeyTable
 
@@ -90,6 +90,14 @@ def test_blocks_before_a_damaged_one_are_read(tmp_path: Path, compression: str, 
     assert fault is not None and fault.startswith("is damaged: ")
     assert len(got) > len(content) * 7 // 10 - block
     assert content.startswith(got[:-block])
+
+
+def test_no_two_paths_look_alike() -> None:
+    names = [b"\xe9", b"\\xe9", b"\\x5cxe9", b"\\x5c", b"\\\xe9", b"\\\\xe9", b"\xc3\xa9", b"\\xE9", b"\\n"]
+    paths = [printable_path(os.fsdecode(name)) for name in names]
+    assert len({*paths}) == len(names)
+    assert paths[0] == r"\xe9"
+    assert [paths[number] for number in (6, 7, 8)] == ["é", r"\xE9", r"\n"]
 
 
 @pytest.mark.parametrize("compressed", [False, True])
