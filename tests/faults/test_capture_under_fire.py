@@ -1,5 +1,6 @@
 """Capture among writers that let everything happen at once, in small; `make fault-capture` does it at any size."""
 
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from psycopg import sql
 from stack.postgres import EmbeddedPostgres
 from tests.faults import sabotage
 from tests.faults.capturing import moments
-from tests.faults.capturing.harness import run
+from tests.faults.capturing.comparison import Difference
+from tests.faults.capturing.harness import Result, run
 from tests.faults.capturing.moments import find_overlooked
 from tests.faults.capturing.writers import Writers
 from tests.pipeline import Pipeline
@@ -45,6 +47,24 @@ def test_large_tables_hold_everything_once_a_rotation_has_passed(
 ) -> None:
     result = run(postgres, databases, tmp_path, commits=2_000, runs=6, range_rows=50)
     assert result.complaints == []
+
+
+@pytest.mark.parametrize(
+    ("ranges", "rows_found", "complaints"),
+    [
+        (8, 1, []),
+        (8, 0, ["the rotation found nothing: the harness proves nothing"]),
+        (7, 1, ["a table has 7 key ranges: too few to be verified in turn"]),
+    ],
+)
+def test_rotation_that_proves_nothing_is_found_out(
+    ranges: int, rows_found: int, complaints: list[str]
+) -> None:
+    kinds = ("long", "prepared", "truncate", "savepoint", "delete", "insert again")
+    runs = [{"run_id": 2, "different": 0, "rows_found": rows_found}]
+    naive = Difference(lost=Counter(customer=1))
+    result = Result(6, dict.fromkeys(kinds, 1), 1.0, runs, [], Difference(), naive, {}, ranges)
+    assert result.complaints == complaints
 
 
 def test_row_that_verification_has_overlooked_is_found_out(

@@ -1,5 +1,7 @@
 """Tables too large to be scanned in every run: read by the cursor's index, verified by ranges of their keys."""
 
+import os
+import re
 import shutil
 import subprocess
 import time
@@ -11,6 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,13 +24,14 @@ from cli.table_checks import examine_access_paths, examine_table, group_notes
 from flows.artifacts import page as run_page
 from stack.accounts import ENVIRONMENT
 from stack.postgres import EmbeddedPostgres
+from tests import command
 from tests.conftest import MAJOR, SETTINGS
 from tests.integration.test_capture import in_mirror, in_source, last, only
 from tests.pipeline import CONFIRMED, Pipeline
 from warehouse.db.connections import connect
 from warehouse.errors import BatchOutdated, DeleteThresholdExceeded, SourceError, VerificationFailed
 from warehouse.explain.origin import Origin
-from warehouse.extract import checksums, stage_table, table_scan
+from warehouse.extract import checksums, range_verification, stage_table, table_scan
 from warehouse.extract.cursor_reader import CursorReader
 from warehouse.extract.key_ranges import choose_ranges
 from warehouse.extract.limits import ReadLimits
@@ -41,6 +45,7 @@ from warehouse.extract.verification import verify
 from warehouse.load.publish import publish
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.reconcile.verdict import Verdict
+from warehouse.report import write as report
 from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.audit import start_run
 from warehouse.runs.status import read_run_details
@@ -390,6 +395,25 @@ def test_transaction_that_was_prepared_is_read_when_it_commits(shop: Pipeline) -
     shop.do(f"commit prepared '{name}'")
     shop.capture()
     assert last(shop, name) == {"updated": 1, "cursor_missed": 1}
+    assert_same(shop, name)
+
+
+def test_transaction_that_began_and_was_prepared_between_two_runs_is_read_when_it_commits(
+    shop: Pipeline,
+) -> None:
+    name = make(shop)
+    with connect(shop.shop_url, autocommit=True) as preparing:
+        preparing.execute("begin")
+        preparing.execute(f"update {name} set value = 'prepared', updated_at = now() where id = 500".encode())
+        # So that it is stamped well before it is prepared, by which time alone the server knows it.
+        preparing.execute("select pg_sleep(2.5)")
+        preparing.execute(f"prepare transaction '{name}'".encode())
+    for stamp in range(2):
+        shop.do(f"update {name} set value = 'soon {stamp}', updated_at = now() where id = 20")
+        shop.capture()
+    shop.do(f"commit prepared '{name}'")
+    load = shop.capture().loads[f"raw.shop_{name}"]
+    assert (load.rows_updated, load.rows_cursor_missed, load.rows_found_by_checksum) == (1, 1, 0)
     assert_same(shop, name)
 
 
@@ -1183,6 +1207,32 @@ def test_freshness_says_since_when_every_row_is_verified(shop: Pipeline) -> None
     assert shop.rows(count, name, run.run_id) == [(3,)]
 
 
+def test_status_report_and_page_of_a_run_say_since_when_every_row_is_verified(
+    shop: Pipeline, tmp_path: Path
+) -> None:
+    name = make(shop, 30)
+    run = shop.capture()
+    shop.warehouse.execute(
+        "update audit.key_range set verified_at = '2024-02-03 04:05:06+00' where table_name = %s "
+        "and low_key[1]::bigint = 110",
+        [name],
+    )
+    page = run_page(read_run_details(shop.warehouse, run.run_id))
+    assert "Large tables: every row verified since" in page
+    assert f"raw.shop_{name}: 2024-02-03 04:05:06 UTC" in page.replace("\\", "")
+    environment = os.environ | {"DWH_WAREHOUSE_URL": shop.warehouse_url, "COLUMNS": "300"}
+    lines = command.run("status", environment=environment).stdout.splitlines()
+    heading, row = (
+        [cell.strip() for cell in re.split("[┃│]", line)]
+        for line in lines
+        if "every row verified since" in line or f"raw.shop_{name} " in line
+    )
+    assert row[heading.index("every row verified since")].startswith("2024-02-03 04:05")
+    html = report.write(shop.warehouse_url, tmp_path / "report.html").read_text()
+    assert ">Every row verified since</th>" in html
+    assert re.search(rf"{name}<.*Every row verified since[^>]*>2024-02-03 04:05<", html)
+
+
 def test_page_of_a_run_says_which_tables_it_has_verified_in_part_also_beside_live(shop: Pipeline) -> None:
     name = make(shop, 30)
     first, second = shop.runs[-1], shop.capture()
@@ -1638,6 +1688,33 @@ def test_large_table_without_an_index_on_its_cursor_is_scanned_at_an_interval(sh
     # For its changes and its checksums once.
     assert load.source_rows_read == 100
     assert_same(shop, name)
+
+
+def test_ranges_are_read_by_index_on_both_sides(shop: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = make(shop, 300)
+    # A planner that is free to choose scans the table for nearly all of its rows.
+    shop.limits = replace(ONE_RANGE, range_rows=290)
+    shop.capture(full_refresh=True)
+    shop.warehouse.execute(f"analyze raw.shop_{name}".encode())
+    compute, scans = range_verification.compute_range_checksums, []
+
+    def counted(connection: psycopg.Connection, *arguments: Any, **options: Any) -> Any:
+        def count_scans() -> int:
+            (scans,) = connection.execute(
+                "select coalesce(sum(seq_scan), 0) from pg_stat_xact_user_tables "
+                "where schemaname in ('public', 'raw') and relname = any(%s)",
+                [[name, f"shop_{name}"]],
+            ).fetchone() or (0,)
+            return int(scans)
+
+        before = count_scans()
+        found = compute(connection, *arguments, **options)
+        scans.append(count_scans() - before)
+        return found
+
+    monkeypatch.setattr(range_verification, "compute_range_checksums", counted)
+    shop.capture()
+    assert scans == [0, 0]
 
 
 def test_half_full_statistics_never_make_a_range_a_scan(shop: Pipeline) -> None:
