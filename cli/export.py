@@ -23,7 +23,8 @@ def export(
 ) -> None:
     """Write every dimension, fact and mart as Parquet and every report as CSV to `export` in the lake (DWH_LAKE).
 
-    Facts are written by day, and only days that changed since the last export. Readers never see half an export.
+    Facts are written by day, and only days that changed since the last export. Readers see the export before until all
+    of the new one is there.
 
     Examples: `dwh export`, `dwh export --to postgresql://loader@reports.example/reports`
     """

@@ -1,29 +1,30 @@
-"""Publish exports atomically, to a folder (by renames) or to an object store (by a manifest).
+"""Publish exports atomically, to a folder (by a symbolic link) or to an object store (by a manifest).
 
-Readers never see half an export. In a folder, files keep their names and are replaced by renames once all files of the
-export are complete. An object store has no renames: each export writes files of new names and then manifest.json, which
-lists its files; files of the previous manifest stay until the next export.
+Readers never see half an export. A folder gets a version with all files, which replaces the one before in one step. An
+object store has no renames: each export writes files of new names and then manifest.json, which lists its files; files
+of the previous manifest stay until the next export.
 """
 
 import json
 import os
-import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import psycopg
 
 from warehouse.errors import WarehouseError, visible
+from warehouse.export.versions import Versions, without_links
 from warehouse.files.locations import CREDENTIALS, Location, location_of, refuses_credentials
 
 if TYPE_CHECKING:
     from upath import UPath
 
 MANIFEST: Final = "manifest.json"
+# Folders in which earlier releases have written.
 _DRAFTS: Final = ".draft-"
 
 
@@ -49,22 +50,25 @@ class Destination(ABC):
         except FileNotFoundError:
             return {}
 
-    @abstractmethod
     def path(self, folder: str, suffix: str) -> str:
-        """Return the path of this export's file in the folder of a day."""
+        """Return the path of this export's file in the folder of a day.
+
+        No other export writes a file of this name: a reader that has listed files finds those contents, or none.
+        """
+        return f"{folder}/part-{self.run_id}.{suffix}"
 
     @abstractmethod
     def open(self, path: str) -> IO[bytes]:
         """Open a file for writing. Readers do not see it before `publish`."""
 
     @abstractmethod
-    def publish(self, manifest: dict[str, Any], written: Sequence[str], replaced: Mapping[str, str]) -> None:
+    def publish(self, manifest: dict[str, Any], written: Collection[str], replaced: Collection[str]) -> None:
         """Make the export visible to readers.
 
         Args:
             manifest: All files of the export, by table and day.
             written: Paths of the files that were written now.
-            replaced: Paths of files that are no longer part of it, each with the path of its successor, or ''.
+            replaced: Paths of files that are no longer part of it.
         """
 
 
@@ -108,44 +112,40 @@ def writable(url: str) -> Iterator[None]:
 
 
 class _Folder(Destination):
-    _folder: Path
-
     def __init__(self, folder: Path, run_id: int) -> None:
+        folder = without_links(folder)
+        if os.path.ismount(folder):
+            raise ExportFailed(
+                f"{folder} is a mount point: a new version of the export cannot replace it in one step.",
+                hint="Let `export` in DWH_LAKE be a symbolic link to a folder on that disk.",
+            )
         super().__init__(folder, run_id)
-        self._drafts = folder / f"{_DRAFTS}{run_id}"
-        for left in folder.glob(f"{_DRAFTS}*"):
-            # Remove drafts of killed exports. None can be in use, since only one export runs at a time.
-            shutil.rmtree(left)
+        self._versions = Versions(folder, run_id)
 
     def path(self, folder: str, suffix: str) -> str:
-        return f"{folder}/part.{suffix}"
+        # A report is one file, which may be read by its name.
+        return f"{folder}/part.csv" if suffix == "csv" else super().path(folder, suffix)
 
     def open(self, path: str) -> IO[bytes]:
-        draft = self._drafts / path
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        return draft.open("wb")
+        target = self._versions.new / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target.open("wb")
 
-    def publish(self, manifest: dict[str, Any], written: Sequence[str], replaced: Mapping[str, str]) -> None:
+    def publish(self, manifest: dict[str, Any], written: Collection[str], replaced: Collection[str]) -> None:
         with self.open(MANIFEST) as file:
             file.write(_text(manifest))
         for path in (*written, MANIFEST):
-            with (self._drafts / path).open("rb") as draft:
-                os.fsync(draft.fileno())
-        for old, new in replaced.items():
-            if new and not (self._folder / new).parent.exists() and (self._folder / old).exists():
-                # Rename yesterday's folder of an undivided table to today's: readers find exactly one at any time.
-                (self._folder / old).parent.rename((self._folder / new).parent)
-        for path in written:
-            (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (self._drafts / path).replace(self._folder / path)
-        for old in replaced:
-            if (self._folder / old).exists():
-                (self._folder / old).unlink()
-                # Keep a folder with other files: they are a user's, or markers that a query engine has written.
-                if not any((self._folder / old).parent.iterdir()):
-                    (self._folder / old).parent.rmdir()
-        (self._drafts / MANIFEST).replace(self._folder / MANIFEST)
-        shutil.rmtree(self._drafts)
+            with (self._versions.new / path).open("rb") as new:
+                os.fsync(new.fileno())
+        listed = {*_paths(manifest)}
+
+        def is_dropped(path: str) -> bool:
+            # Other files stay: they are a user's, or markers that a query engine has written.
+            is_unlisted = PurePath(path).match("table=*/date=*/part*.parquet") and path not in listed
+            return path in replaced or is_unlisted or path.startswith(_DRAFTS)
+
+        self._versions.carry_over(is_dropped)
+        self._versions.show()
 
 
 class _ObjectStore(Destination):
@@ -155,9 +155,6 @@ class _ObjectStore(Destination):
         super().__init__(folder, run_id)
         folder.fs.invalidate_cache()
 
-    def path(self, folder: str, suffix: str) -> str:
-        return f"{folder}/part-{self.run_id}.{suffix}"
-
     def open(self, path: str) -> IO[bytes]:
         target = self._folder / path
         # S3 has no folders, but other file systems need them.
@@ -165,7 +162,7 @@ class _ObjectStore(Destination):
         opened: Any = target.fs.open(target.path, "wb")
         return opened  # type: ignore[no-any-return]
 
-    def publish(self, manifest: dict[str, Any], written: Sequence[str], replaced: Mapping[str, str]) -> None:
+    def publish(self, manifest: dict[str, Any], written: Collection[str], replaced: Collection[str]) -> None:
         before = self.manifest()
         manifest = {**manifest, "kept_for_readers": sorted(replaced)}
         (self._folder / MANIFEST).write_bytes(_text(manifest))

@@ -60,7 +60,7 @@ class _Export:
             if changed_days.is_followed(connection, since, self._now):
                 self._since = since
         self._written: set[str] = set()
-        self._replaced: dict[str, str] = {}
+        self._replaced: set[str] = set()
         self._loads: list[Load] = []
 
     def write(self) -> tuple[Load, ...]:
@@ -70,7 +70,7 @@ class _Export:
         for kind, entries in (("tables", tables), ("reports", reports)):
             for name, entry in self._before.get(kind, {}).items():
                 if name not in entries:
-                    self._replaced |= {day["path"]: "" for day in entry["days"].values()}
+                    self._replaced |= {day["path"] for day in entry["days"].values()}
         manifest = {
             "format": FORMAT,
             "warehouse": self._warehouse,
@@ -81,8 +81,7 @@ class _Export:
             "tables": tables,
             "reports": reports,
         }
-        replaced = {old: new for old, new in self._replaced.items() if old not in self._written}
-        self._to.publish(manifest, sorted(self._written), replaced)
+        self._to.publish(manifest, self._written, self._replaced - self._written)
         return tuple(self._loads)
 
     def _table(self, table: ExportedTable) -> dict[str, Any]:
@@ -96,8 +95,7 @@ class _Export:
         since = self._since if before.get("definition") == definition else None
         if table.divided is None:
             days = new = self._whole(table, columns)
-            (entry,) = new.values()
-            self._replaced |= {one["path"]: entry["path"] for one in old.values()}
+            self._replaced |= {one["path"] for one in old.values()}
         else:
             days, new = self._changed(table, table.divided.event, columns, old, since)
         self._count(table.name, new, started)
@@ -171,9 +169,7 @@ class _Export:
                 name: _entry(self._to.path(partition("table", table.name, name), "parquet"), one)
                 for name, one in written.items()
             }
-        self._replaced |= {
-            entry["path"]: new.get(name, {}).get("path", "") for name, entry in old.items() if name in changed
-        }
+        self._replaced |= {entry["path"] for name, entry in old.items() if name in changed}
         days = {name: entry for name, entry in old.items() if name not in changed} | new
         return dict(sorted(days.items())), new
 
@@ -194,7 +190,7 @@ class _Export:
         entry = _entry(self._to.path(folder, "csv"), Written(counted[0]))
         old: Days = self._before.get("reports", {}).get(mart.name, {}).get("days", {})
         if self._today in old:
-            self._replaced[old[self._today]["path"]] = entry["path"]
+            self._replaced.add(old[self._today]["path"])
         self._count(f"report {mart.name}", {self._today: entry}, started)
         return {"title": mart.title, "description": mart.description, "days": {**old, self._today: entry}}
 
