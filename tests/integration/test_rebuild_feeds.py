@@ -31,6 +31,11 @@ ENTRIES = (
     "select source, entity, row_key, rules, file_id, line_number, resolution, edited_text, note "
     "from audit.quarantine order by quarantine_id"
 )
+# Which fields of feeds have come, and by which SQL and contracts the star was made.
+KNOWN = (
+    "select source, to_jsonb(field) from audit.feed_field as field order by to_jsonb(field)::text",
+    "select source, to_jsonb(definition) from audit.definition order by to_jsonb(definition)::text",
+)
 ROWS = {
     "records": "select * from raw.orders_order order by order_id",
     "items": "select * from raw.orders_order_item order by order_id, line_number",
@@ -318,12 +323,15 @@ def test_lost_database_is_rebuilt_with_its_feeds_and_loads_go_on(
 ) -> None:
     lake = eventful
     before = lake.state()
+    fields, definitions = map(lake.orders.rows, KNOWN)
+    assert ("orders",) in {row[:1] for row in fields} and ("shop",) in {row[:1] for row in definitions}
     rebuilt = open_lake(lake.shop.shop_url, database(warehouse_template), lake.orders.lake)
     try:
         with start_run(lake.orders.warehouse_url, flow="rebuild", archive=True) as run:
             # What waits in the lost warehouse is lost with it: nothing does.
             rebuild(run, lake.archive, [], [])
         assert take_over(rebuilt.orders.warehouse_url, lake.archive)
+        assert [*map(rebuilt.orders.rows, KNOWN)] == [fields, definitions]
         rebuilt.rebuild()
         rebuilt.assert_is(before)
         for one in (rebuilt.orders, rebuilt.leads):
