@@ -142,7 +142,8 @@ def test_stored_mart_that_a_refresh_skips_is_complete_as_of_the_refresh_that_com
         "select sum(net_amount) from mart.customer_sales",
     )
     assert (shop.rows(rfm), shop.rows(sales)) == ([(190,)], [(100_180,)])
-    # One that reads nothing that has changed is current all the same.
+    # One that is not computed, because nothing that it reads has changed since, is current all the same.
+    refresh()
     third = refresh()
     assert is_complete(third) == {name: int(name not in {*stale, "customer_feature"}) for name in numbers}
     (state,) = [one for one in source_states(read(shop.warehouse_url)) if one.source == "mart"]
