@@ -18,6 +18,8 @@ Source = Annotated[str | None, typer.Option(help="Only of this source, or weblog
 Entity = Annotated[str | None, typer.Option(help="Only of this entity, as order_item.")]
 Rule = Annotated[str | None, typer.Option(help="Only what broke this rule.")]
 RunId = Annotated[int | None, typer.Option(min=1, max=2**63 - 1, help="Only what this run has put there.")]
+# Characters of an example in the list.
+_SHOWN = 160
 quarantine = Commands(
     help="Rows of sources and lines of files that broke a rule, with their reasons.", no_args_is_help=True
 )
@@ -32,7 +34,7 @@ def show_list(
     limit: Annotated[int, typer.Option(min=1, max=10**6, help="How many to show, the newest first.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List what waits in quarantine: its place, the rules that it broke, and why.
+    """List what waits in quarantine: by rule with the beginning of an example, then its place, rules and reason.
 
     Rows of a source leave it when they are corrected there and loaded again; records and lines of files when they are
     replayed or discarded.
@@ -40,6 +42,7 @@ def show_list(
     Examples: `dwh quarantine list`, `dwh quarantine list --entity order_item --limit 10`
     """
     from cli.output import out, show_json, show_table
+    from warehouse.errors import visible
     from warehouse.runs.quarantine import Selection, read_groups, read_waiting
 
     with _warehouse() as connection:
@@ -66,6 +69,15 @@ def show_list(
     )
     if not rows:
         return
+    # One entry may be the example of several rules. A table of its own: those above fit on a terminal without it.
+    records = {group["example"]: visible(group["record"] or "") for group in groups}
+    show_table(
+        "Examples",
+        [
+            {"id": number, "record": record if len(record) <= _SHOWN else f"{record[:_SHOWN]}…"}
+            for number, record in records.items()
+        ],
+    )
     show_table(
         f"In quarantine: {count:,}" + (f", the newest {len(rows):,}" if len(rows) < count else ""),
         rows,

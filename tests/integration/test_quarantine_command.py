@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import command
+from tests.integration.test_feeds import FeedPipeline
 from tests.pipeline import Pipeline
 from tests.unit.test_commands import named_commands, words_of
 from warehouse.runs.alerts.rules import Rules
@@ -91,6 +93,32 @@ def test_quarantine_is_listed_and_shown_by_id(busy_shop: Pipeline, tmp_path: Pat
     assert "In quarantine, by rule and run: nothing\n\nquarantine id" in output[end:]
     for part in (waiting[3], waiting[5], "row: "):
         assert part in output[end:]
+
+
+def test_list_shows_the_beginning_of_one_record_of_each_rule(warehouse_url: str, tmp_path: Path) -> None:
+    feed = FeedPipeline(warehouse_url, tmp_path / "lake", "companies")
+    bad = ['301,"Caf\u00e9" Ltda,AR', "302,[red]\x1b[31mNi\0\u00f1o,AR", '303,"' + "x" * 300 + '" Ltda,AR']
+    for number, row in enumerate(bad):
+        feed.land(f"{number}.csv", f"cuit,name,country\n{row}\n")
+        feed.run()
+    feed.land("3.csv", "cuit,name,country\n304,,AR\n305,,\n")
+    feed.run()
+    feed.warehouse.close()
+    environment = {
+        **os.environ,
+        "DWH_WAREHOUSE_URL": warehouse_url,
+        "DWH_HOME": str(tmp_path),
+    }
+    done = command.run("quarantine", "list", environment=environment)
+    assert done.returncode == 0, done.stderr
+    examples = done.stdout.partition("Examples\n")[2].partition("In quarantine: 5\n")[0]
+    listed = re.findall(r"^│\s*\d+ │ (.*?)\s*│$", examples, re.MULTILINE)
+    assert listed == [
+        '{"cuit": "305"}',
+        bad[0],
+        f"{bad[2][:160]}…",
+        "302,[red]\\x1b[31mNi\\x00\u00f1o,AR",
+    ]
 
 
 def test_quarantine_is_narrowed_by_source_entity_rule_and_run(busy_shop: Pipeline) -> None:

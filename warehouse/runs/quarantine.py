@@ -11,6 +11,8 @@ from psycopg.rows import dict_row
 from warehouse.errors import WrongParameters
 
 Rows = Sequence[dict[str, Any]]
+# Characters of an example that `read_groups` returns.
+_MOST_LISTED = 1000
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,26 @@ def edit_record(connection: psycopg.Connection, chosen: Mapping[str, Sequence[in
 
 
 def read_groups(connection: psycopg.Connection, selection: Selection) -> Rows:
-    """Return unresolved entries grouped by source, entity, rule and run, each with its newest entry as an example."""
+    """Return unresolved entries grouped by source, entity, rule and run.
+
+    Each group has the id of its newest entry as an example, and the beginning of that line, record or row.
+    """
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             f"""
-            select
-                entry.source, entry.entity, rule, entry.run_id, count(*) as entries,
-                max(entry.quarantine_id) as example, min(entry.quarantined_at) as since
-            from audit.quarantine as entry cross join unnest(entry.rules) as rule
-            where {_SELECTED}
-            group by entry.source, entry.entity, rule, entry.run_id order by entries desc, 1, 2, 3, 4
+            select listed.*, left(coalesce(newest.raw_text, newest.row_data::text), %(most)s) as record
+            from (
+                select
+                    entry.source, entry.entity, rule, entry.run_id, count(*) as entries,
+                    max(entry.quarantine_id) as example, min(entry.quarantined_at) as since
+                from audit.quarantine as entry cross join unnest(entry.rules) as rule
+                where {_SELECTED}
+                group by entry.source, entry.entity, rule, entry.run_id
+            ) as listed
+            inner join audit.quarantine as newest on listed.example = newest.quarantine_id
+            order by entries desc, 1, 2, 3, 4
             """.encode(),
-            {**asdict(selection), "ids": list(selection.ids) or None},
+            {**asdict(selection), "ids": list(selection.ids) or None, "most": _MOST_LISTED},
         ).fetchall()
 
 
