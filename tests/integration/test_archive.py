@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests import command
 from tests.archive import archive_made_by, archived, archived_mirror, copy_with_archive, load, mirror, state
 from tests.integration.conftest import CopyOf
 from tests.integration.test_capture import TYPES, only
@@ -743,3 +744,30 @@ def test_no_fault_of_the_archive_fails_a_run_and_its_rows_wait(
 def test_folder_whose_name_delta_reads_otherwise_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArchiveUnreachable, match=r"my%20lake.* takes a % before two hexadecimal digits"):
         Archive(tmp_path / "my%20lake" / "archive").open(CUSTOMER)
+
+
+def test_status_says_up_to_which_run_the_archive_reaches_and_what_waits_for_it(
+    sale: Pipeline, archive: Archive
+) -> None:
+    def archive_line() -> str:
+        done = command.run("status", environment={**os.environ, "DWH_WAREHOUSE_URL": sale.warehouse_url})
+        return " ".join(done.stdout[done.stdout.index("The archive") :].split())
+
+    run_id = load(sale, archive)
+    ((archived_at, reached),) = sale.warehouse.execute(
+        "select max(archived_at), max(archived_run_id) from audit.archive_table"
+    ).fetchall()
+    assert reached == run_id
+    reaches = f"The archive reaches up to run {run_id} ({archived_at:%Y-%m-%d %H:%M} UTC)"
+    assert archive_line() == f"{reaches}."
+    # A batch with one new customer is published, and not added yet.
+    sale.insert("customer", id=9, name="New", document_number="30111444", username="new")
+    load(sale, archive, adds=False)
+    (waiting,) = sale.warehouse.execute(
+        "select min(published_at), count(distinct run_id), sum(row_count) from audit.archive_pending"
+    ).fetchall()
+    assert waiting[1] == 1
+    assert archive_line() == (
+        f"{reaches}; waiting for it since {waiting[0]:%Y-%m-%d %H:%M} UTC: 1 run with {waiting[2]} rows "
+        "(`dwh archive` adds them)."
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests import command
 from tests.integration.test_feeds import FeedPipeline
@@ -14,7 +15,7 @@ from tests.pipeline import Pipeline
 from tests.unit.test_commands import named_commands, words_of
 from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.audit import Load, record_load, start_run
-from warehouse.runs.quarantine import read_entry, read_waiting
+from warehouse.runs.quarantine import Selection, read_entry, read_groups, read_waiting
 
 # Runs each command in one process, and prints how each ended.
 RUN_ALL = """
@@ -136,6 +137,40 @@ def test_quarantine_is_narrowed_by_source_entity_rule_and_run(busy_shop: Pipelin
     for wanted in others:
         assert read_waiting(busy_shop.warehouse, **wanted) == (0, [])
     assert read_entry(busy_shop.warehouse, entry["quarantine_id"])["row_data"]
+
+
+def test_quarantine_is_grouped_by_rule_and_run_with_its_newest_entry_as_example(busy_shop: Pipeline) -> None:
+    run_id = busy_shop.capture().run_id
+    _, (entry,) = read_waiting(busy_shop.warehouse)
+    first, entity, rule = entry["quarantine_id"], entry["entity"], entry["rules"][0]
+    # A second row breaks another rule, too; a third has been corrected.
+    busy_shop.warehouse.execute(
+        """
+        insert into audit.quarantine overriding system value
+        select (jsonb_populate_record(entry, change)).* from audit.quarantine as entry, unnest(%s::jsonb[]) as change
+        """,
+        [
+            [
+                Jsonb({"quarantine_id": first + 1, "row_key": ["a"], "rules": [rule, "zz"]}),
+                Jsonb(
+                    {
+                        "quarantine_id": first + 2,
+                        "row_key": ["b"],
+                        "resolved_at": "2024-01-01",
+                        "resolution": "released",
+                    }
+                ),
+            ]
+        ],
+    )
+    since = entry["quarantined_at"]
+    groups = read_groups(busy_shop.warehouse, Selection((), None, None, None, None))
+    assert [tuple(group.values()) for group in groups] == [
+        ("shop", entity, rule, run_id, 2, first + 1, since),
+        ("shop", entity, "zz", run_id, 1, first + 1, since),
+    ]
+    narrowed = read_groups(busy_shop.warehouse, Selection((), "shop", entity, "zz", run_id))
+    assert {group["example"] for group in narrowed} == {first + 1}
 
 
 @pytest.mark.parametrize(
