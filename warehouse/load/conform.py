@@ -20,6 +20,7 @@ from warehouse.load.precedence import yield_to_higher
 from warehouse.load.reads import conform_query, explain_sql_error
 from warehouse.model.declaration import Reference
 from warehouse.model.star import Dimension, Fact
+from warehouse.model.tables import batch_table
 
 # Above this many changed keys, create the conformed rows as a new table: that query may run in parallel.
 PARALLEL_ABOVE = 10_000
@@ -79,7 +80,7 @@ def delivered_columns(batch: Batch) -> Mapping[str, int]:
     filled = {one.member_source.name for one in _references(batch)}
     required = columns_of(batch.connection, "staging", f"conformed_{entity.name}").keys() - {"source_system"}
     unknown = sorted(set(delivered) - required)
-    optional = set(filled)
+    optional = filled | {one.name for one in batch_table(batch.target).columns if one.may_be_omitted}
     if isinstance(batch.target, Fact):
         optional |= {f"{dimension}_id" for dimension in batch.target.derived}
     missing = sorted(required - set(delivered) - entity.unmapped_columns - optional)

@@ -26,6 +26,8 @@ class Column:
     default: str | None = None
     # Table whose key the column holds.
     refers_to: str | None = None
+    # Conform SQL need not deliver it, and does not list it as unmapped either.
+    may_be_omitted: bool = False
 
     @property
     def comment(self) -> str:

@@ -196,6 +196,13 @@ FACTS: Final = (
             "order_total_amount",
             "lead_id",
             "currency",
+            Column(
+                "product_currency",
+                "text",
+                "Currency of the product as it is now, for lines without one whose product is in quarantine; may be "
+                "omitted",
+                may_be_omitted=True,
+            ),
             "returned_at",
             "recorded_at",
             Column("has_customer", "boolean", "Whether the source holds the customer that it names"),

@@ -197,7 +197,13 @@ def _conformed(column: Column) -> Column:
     """Return the batch's column for a column of the star: nullable, and numeric without precision, so that values are
     checked by the contract and not by types."""
     kind = re.sub(r"^numeric\(.*", "numeric", column.type)
-    return Column(column.name, kind, column.description, personal=column.personal)
+    return Column(
+        column.name,
+        kind,
+        column.description,
+        personal=column.personal,
+        may_be_omitted=column.may_be_omitted,
+    )
 
 
 def _versions(dimension: Dimension) -> Table:

@@ -241,7 +241,7 @@ class _Stub:
         """Write the conform SQL: every column of the entity, guessed by its name, or a null of its type."""
         mirror, alias = _sql(f"{self.source}_{self.name}"), _sql(self.name)
         guesses = self._guesses()
-        columns = delivered_columns(self.target)
+        columns = [one for one in delivered_columns(self.target) if not one.may_be_omitted]
         lines = []
         for position, column in enumerate(columns):
             value = guesses.get(column.name) or f"null::{column.type}"

@@ -9,7 +9,7 @@ select
     line.discount_amount,
     line.quantity * line.unit_price_amount - line.discount_amount as net_amount,
     line.quantity * (line.unit_price_amount - line.unit_price_default_amount) - line.discount_amount as profit_amount,
-    coalesce(line.currency, product.currency) as currency,
+    coalesce(line.currency, product.currency, line.product_currency) as currency,
     line.status,
     line.returned_at,
     line.recorded_at,

@@ -32,6 +32,7 @@ select
     round(item.unit_price::numeric, 4) as unit_price_amount,
     round(item.discount_amount::numeric, 4) as discount_amount,
     order_total.amount as order_total_amount,
+    product.currency as product_currency,
     item.returned_at,
     coalesce(item.updated_at, item.created_at) as recorded_at,
     customer.id is not null as has_customer,
