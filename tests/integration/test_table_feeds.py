@@ -1,7 +1,9 @@
 """Feeds of tables: CSV and workbooks in any shape that people send, into the same dimension as the shop's."""
 
 import io
+import json
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from random import Random
 from string import ascii_letters
@@ -9,6 +11,7 @@ from string import ascii_letters
 import pandas as pd
 import pytest
 
+from generators.companies import generate
 from tests.integration.test_feeds import FeedPipeline
 
 LISTED = (
@@ -211,3 +214,21 @@ def test_what_was_decided_about_a_row_stays_when_its_list_goes_on(companies: Fee
     rows[2] = ",Another,AR"
     land()
     assert (len(companies.waiting()), companies.counts()[-1]) == (6, ("a.csv", "loaded", 8, 3, 5, 0, 0))
+
+
+def test_generated_companies_have_the_defects_that_are_counted_beside_them(companies: FeedPipeline) -> None:
+    assert companies.source.feed is not None
+    landing = companies.lake / companies.source.feed.landing
+    # One day: a later list would supersede what waits of an earlier one.
+    made = generate(landing, rows=120, until=date(2024, 3, 10), defects=0.3)
+    (name,) = made.files
+    beside = json.loads((landing.with_name(f"{landing.name}-expected") / f"{name}.json").read_text())
+    assert beside == {"file": name, "rows": 120, "defects": made.defects}
+    broken = sum(made.defects.values())
+    companies.run()
+    assert companies.counts() == [(name, "loaded", 120, 120 - broken, broken, 0, 0)]
+    assert dict(companies.rows("select rules[1], count(*) from audit.quarantine group by 1")) == {
+        "country is missing": made.defects["no_country"],
+        "name is missing": made.defects["no_name"],
+        "cuit is missing": made.defects["no_tax_number"],
+    }
