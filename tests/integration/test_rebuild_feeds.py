@@ -345,6 +345,39 @@ def test_lost_database_is_rebuilt_with_its_feeds_and_loads_go_on(
         rebuilt.close()
 
 
+@pytest.mark.parametrize("is_unarchived", [False, True])
+def test_lost_database_is_rebuilt_after_runs_were_undone_that_replaced_a_file(
+    lake: Lake, database: Callable[[str], str], warehouse_template: str, is_unarchived: bool
+) -> None:
+    runs = []
+    for order in (an_order("P-1"), an_order("P-2")):
+        lake.orders.land("a.json", [order])
+        runs.append(lake.orders.run())
+    lake.orders.undo(runs[1])
+    if is_unarchived:
+        # As an archive has it in which an undo did not say that the later file has lost its name.
+        lake.orders.warehouse.execute(
+            "alter table audit.file disable trigger user; update audit.file set status = 'replaced' where file_id = 2;"
+            "alter table audit.file enable trigger user"
+        )
+    lake.orders.undo(runs[0])
+    lake.orders.run()
+    before = lake.state()
+    assert before["files"] == [
+        (1, "a.json", "loaded", 1, 1, 0, 0, 0),
+        (2, "a.json", "replaced", 0, 0, 0, 0, 0),
+    ]
+    with start_run(lake.orders.warehouse_url, flow="rebuild", archive=True) as run:
+        rebuild(run, lake.archive, [], [])
+    rebuilt = open_lake(lake.shop.shop_url, database(warehouse_template), lake.orders.lake)
+    try:
+        assert take_over(rebuilt.orders.warehouse_url, lake.archive)
+        rebuilt.rebuild()
+        rebuilt.assert_is(before)
+    finally:
+        rebuilt.close()
+
+
 def test_run_of_a_feed_that_finds_its_tables_dropped_rebuilds_them(eventful: Lake) -> None:
     lake = eventful
     before = lake.state()

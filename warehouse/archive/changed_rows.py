@@ -165,6 +165,15 @@ def note_rows_of(connection: psycopg.Connection, run_ids: Sequence[int]) -> None
         )
 
 
+def note_rows(connection: psycopg.Connection, table: str, keys: Sequence[str]) -> None:
+    """Note rows that an undo changes though no undone run has written them, if the undo is archived."""
+    if keys and connection.execute("select to_regclass('pg_temp.archive_noted')").fetchone() != (None,):
+        connection.execute(
+            "insert into pg_temp.archive_noted select %s, array[one] from unnest(%s::text[]) as one",
+            [table, list(keys)],
+        )
+
+
 def archive_trail(connection: psycopg.Connection, run_id: int) -> None:
     """Archive all audit rows of this run and of its flow's recent runs that did not succeed.
 

@@ -85,12 +85,28 @@ def _newest_warehouse(archive: Archive) -> str:
     return str(newest.column("_warehouse_id")[0].as_py())
 
 
+# Paths are unique. Archives of before have both files where an undo gave a path back to an earlier one: it did not
+# archive that the later one, of which nothing is loaded any more, had lost it.
+_FREE_PATHS: Final = """
+    update pg_temp.restored_file as file set status = 'replaced'
+    where status = 'partial' and size_bytes = -1 and exists (
+        select from pg_temp.restored_file as other
+        where other.feed = file.feed and other.path = file.path and other.file_id <> file.file_id
+            and other.status <> 'replaced'
+    )
+"""
+
+
 def _restore(connection: psycopg.Connection, archive: Archive, own: str, name: str) -> None:
     """Insert the archived rows of a table of the audit trail."""
     built = read_trail(connection, archive, own, name)
     if built is None:
         return
     types, key, rows = built
+    if name == "file":
+        connection.execute(sql.SQL("create temp table restored_file on commit drop as {}").format(rows))
+        connection.execute(_FREE_PATHS.encode())
+        rows = sql.SQL("select {} from pg_temp.restored_file").format(listed(list(types)))
     connection.execute(
         sql.SQL("insert into {} ({}) overriding system value {}").format(
             sql.Identifier("audit", name), listed(list(types)), rows

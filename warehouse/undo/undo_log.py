@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
+from warehouse.archive.changed_rows import note_rows
 from warehouse.db.identifiers import listed, same_key
 from warehouse.model.calendar import DATE
 from warehouse.model.weblog import DIMENSIONS
@@ -100,7 +101,8 @@ class UndoLog:
             return 0, 0
         self._load_images()
         if self.table.name == FILES:
-            self._connection.execute(_FREE_PATHS)
+            freed = self._connection.execute(_FREE_PATHS).fetchall()
+            note_rows(self._connection, FILES, [str(file_id) for (file_id,) in freed])
         updated = 0
         missing: sql.Composable = sql.SQL("true")
         if self.table.key:
@@ -237,6 +239,7 @@ _FREE_PATHS: Final = """
     from pg_temp.image
     where file.feed = image.feed and file.path = image.path and file.file_id <> image.file_id
         and image.status <> 'replaced' and file.status = 'partial' and file.size_bytes = -1
+    returning file.file_id
 """
 
 # With every dimension if a mirror was touched, since a run infers members of dimensions that it did not load.
