@@ -165,7 +165,9 @@ def test_quarantine_is_grouped_by_rule_and_run_with_its_newest_entry_as_example(
     )
     since = entry["quarantined_at"]
     groups = read_groups(busy_shop.warehouse, Selection((), None, None, None, None))
-    record = busy_shop.rows("select row_data::text from audit.quarantine where quarantine_id = %s", first + 1)[0][0]
+    record = busy_shop.rows(
+        "select row_data::text from audit.quarantine where quarantine_id = %s", first + 1
+    )[0][0]
     assert [tuple(group.values()) for group in groups] == [
         ("shop", entity, rule, run_id, 2, first + 1, since, record),
         ("shop", entity, "zz", run_id, 1, first + 1, since, record),
