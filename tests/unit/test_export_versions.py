@@ -73,7 +73,7 @@ def as_of_an_earlier_release(lake: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_plain", "lacks"),
+    ("is_plain", "missing"),
     [
         (True, "nothing"),
         (True, "exchange"),
@@ -84,22 +84,22 @@ def as_of_an_earlier_release(lake: Path) -> None:
     ],
 )
 def test_publish_that_is_killed_at_any_step_shows_one_export_or_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_plain: bool, lacks: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_plain: bool, missing: str
 ) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise UNSUPPORTED
 
-    if lacks in ("exchange", "all"):
+    if missing in ("exchange", "all"):
         monkeypatch.setattr(versions, "_exchange", lambda *_: False)
     for name, call in (("symbolic links", "symlink"), ("hard links", "link")):
-        if lacks in (name, "all"):
+        if missing in (name, "all"):
             monkeypatch.setattr(os, call, refuse)
     first = tmp_path / "first"
     publish(first, 1, BEFORE)
     if is_plain and (first / "export").is_symlink():
         as_of_an_earlier_release(first)
     # Without a way to exchange names, a plain folder makes room for an instant.
-    may_be_gone = lacks in ("exchange", "all") and not (first / "export").is_symlink()
+    may_be_gone = missing in ("exchange", "all") and not (first / "export").is_symlink()
     before, after = (BEFORE, "".join(BEFORE)), (AFTER, "".join(AFTER))
     outcomes = []
     for last in itertools.count():

@@ -248,8 +248,8 @@ def _csv_rows(
 ) -> Iterator[_Row]:
     """Yield the rows of a CSV text. If a quote is not closed, only its own line cannot be read.
 
-    `ends_quote` is called with the first and the last line of a row so far, and tells whether the last is a row of its
-    own.
+    `ends_quote` is called with the first and the last line of a row so far, and returns whether the last is a row of
+    its own.
     """
     # Lines that an unclosed quote has swallowed, and the lines of the row that csv is reading.
     ahead: deque[_Line] = deque()

@@ -86,7 +86,7 @@ def _picture(number: int, mart: Mart, x: int, y: int) -> dict[str, Any]:
     assert mart.picture is not None
     label, value = mart.picture
     parts = [name for name in ("source_system", "currency") if name in mart.columns and name != label]
-    # The key tells apart what has the same label, as states of two countries; a sequence has one label per value.
+    # The key distinguishes what has the same label, as states of two countries; a sequence has one label per value.
     details = [name for name in mart.key if name not in (*parts, label, mart.sequence)]
     names = ", ".join([*parts, label, *details])
     query = f"select concat_ws(' · ', {names}) as name, {value} from ({mart.select(SHOWN)}) as shown"

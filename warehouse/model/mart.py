@@ -169,10 +169,15 @@ class Mart:
             return {f"mart.{self.name}"}
         return set().union(*(one.stored_tables() for one in self._marts()))
 
+    def relations(self) -> list[tuple[str, str]]:
+        """Return schema and name of what its query names in the schemas of star and marts, functions included."""
+        found = re.findall(r"\b(dwh|mart)\.(\w+)", re.sub(r"--.*", "", self.query()))
+        return list(dict.fromkeys(found))
+
     def _marts(self) -> list["Mart"]:
         """Return the marts that its query reads."""
-        names = dict.fromkeys(re.findall(r"\bmart\.(\w+)", re.sub(r"--.*", "", self.query())))
-        return [read_marts()[name] for name in names if name in read_marts()]
+        marts = read_marts()
+        return [marts[name] for schema, name in self.relations() if schema == "mart" and name in marts]
 
     def table(self) -> Table:
         """Return the table of a stored mart."""

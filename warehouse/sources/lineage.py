@@ -1,6 +1,5 @@
 """Lineage of tables: from sources' tables and files through mirrors and the star to the stored marts."""
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def read_lineage(sources: Iterable[str], folder: Path | None = None) -> Lineage:
 def tables_read_by(mart: Mart) -> Iterable[str]:
     """Return the star tables and stored marts that a mart's query reads, directly or through views."""
     tables: dict[str, None] = {}
-    for schema, name in re.findall(r"\b(dwh|mart)\.(\w+)", re.sub(r"--.*", "", mart.query())):
+    for schema, name in mart.relations():
         used = read_marts().get(name) if schema == "mart" else None
         if name in _LOADED or (used is not None and used.kind != "view"):
             tables[f"{schema}.{name}"] = None
