@@ -15,8 +15,10 @@ def prepare(url: str) -> None:
     Raises:
         OrderApiError: the shop cannot be reached, has no tables yet, or belongs to somebody else.
     """
+    connected = False
     try:
         with psycopg.connect(url, connect_timeout=10, application_name="dwh-api") as connection:
+            connected = True
             connection.execute("set local client_min_messages = warning")
             connection.execute("select pg_advisory_xact_lock(hashtext('shop schema'))")
             connection.execute(SCHEMA.read_bytes())
@@ -39,9 +41,10 @@ def prepare(url: str) -> None:
     except (psycopg.OperationalError, psycopg.InternalError) as error:
         place = psycopg.conninfo.conninfo_to_dict(url)
         where = f"{place.get('dbname') or '?'} at {place.get('host') or 'localhost'}"
-        if error.diag.message_primary:
+        # A session that ends between two statements is known by the client's words alone.
+        if reason := error.diag.message_primary or (connected and str(error).strip().partition("\n")[0]):
             raise OrderApiError(
-                f"The shop's database {where} gave up: {error.diag.message_primary}.",
+                f"The shop's database {where} gave up: {reason}.",
                 "Look at the limits of this user, as statement_timeout and lock_timeout; then run the command again.",
             ) from error
         raise OrderApiError(
