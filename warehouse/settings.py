@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     )
     archive_delay: Duration = Field(
         timedelta(minutes=1),
-        description="How long small batches wait in the warehouse until a run, live or the watchdog archives them",
+        description="How long small batches wait in the warehouse while `dwh live` collects them for the archive",
     )
     geoip_path: Path | None = Field(None, description="MaxMind-format file that tells addresses' countries")
     geoip_license_key: SecretStr | None = Field(

@@ -27,6 +27,7 @@ from warehouse.errors import SourceError
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.model.star import DIMENSIONS
 from warehouse.reconcile.reconcile import reconcile_source
+from warehouse.runs import live_process
 from warehouse.runs.audit import start_run
 from warehouse.settings import Settings
 from warehouse.undo.undo import undo
@@ -41,6 +42,9 @@ _SCANS = b"""
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
     return Archive(tmp_path / "lake" / "archive")
+
+
+IS_ANY_PENDING = "select count(*) > 0 from audit.archive_pending where published_at is not null"
 
 
 def load_and_archive(shop: Pipeline) -> None:
@@ -689,33 +693,59 @@ def test_table_that_cannot_be_written_holds_back_the_audit_trail_and_no_other_ta
     assert_archived(shop, archive)
 
 
-def test_small_batches_wait_for_whoever_comes_later_and_no_run_waits_for_maintenance(
+def test_a_run_adds_its_batches_or_leaves_them_to_who_is_adding_and_does_not_wait(
     shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waiting = "select count(*) > 0 from audit.archive_pending where published_at is not null"
+    hour = Settings(_env_file=None, lake=str(archive.root.parent), archive_delay="1h")
+    load(shop, archive, adds=False)
+    with session_lock(shop.warehouse, flush.LOCK):
+        assert upkeep.add_due(shop.warehouse_url, hour) is None
+    assert shop.rows(IS_ANY_PENDING) == [(True,)]
+
+    # Published while another process was adding: that process adds it, too.
+    def flush_beside(*arguments: Any, **options: Any) -> int:
+        rows = flush.flush(*arguments, **options)
+        if len(flushed) == 0:
+            shop.do("update customer set name = 'Ida'")
+            load(shop, archive, adds=False)
+        flushed.append(rows)
+        return rows
+
+    flushed: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(upkeep, "flush", flush_beside)
+        assert upkeep.add_due(shop.warehouse_url, hour) is None
+    assert len(flushed) == 2
+    assert min(flushed) > 0
+    assert_archived(shop, archive)
+
+
+def test_small_batches_wait_while_live_is_at_work(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hour, now = (
         Settings(_env_file=None, lake=str(archive.root.parent), archive_delay=delay) for delay in ("1h", "0s")
     )
-    load(shop, archive, adds=False)
-    assert upkeep.add_due(shop.warehouse_url, hour) is None
-    assert shop.rows(waiting) == [(True,)]
-    with session_lock(shop.warehouse, flush.LOCK):
-        assert upkeep.add_due(shop.warehouse_url, now) is None
-    assert shop.rows(waiting) == [(True,)]
-    assert upkeep.add_due(shop.warehouse_url, now) is None
-    assert_archived(shop, archive)
-    # Many rows, and files, wait for nobody.
-    change(shop)
-    load(shop, archive, adds=False)
-    with monkeypatch.context() as patch:
-        patch.setattr(pending, "MANY_ROWS", 0)
+    live_process.begin(shop.warehouse, "shop")
+    shop.warehouse.commit()
+    with session_lock(shop.warehouse, live_process.lock_name("shop")):
+        load(shop, archive, adds=False)
         assert upkeep.add_due(shop.warehouse_url, hour) is None
-    assert_archived(shop, archive)
-    monkeypatch.setattr(batch_files, "SMALL_ROWS", 0)
-    shop.do("update customer set name = 'Mia'")
-    load(shop, archive, adds=False)
-    assert upkeep.add_due(shop.warehouse_url, hour) is None
-    assert_archived(shop, archive)
+        assert shop.rows(IS_ANY_PENDING) == [(True,)]
+        assert upkeep.add_due(shop.warehouse_url, now) is None
+        assert_archived(shop, archive)
+        # Many rows, and files, wait for nobody.
+        change(shop)
+        load(shop, archive, adds=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(pending, "MANY_ROWS", 0)
+            assert upkeep.add_due(shop.warehouse_url, hour) is None
+        assert_archived(shop, archive)
+        monkeypatch.setattr(batch_files, "SMALL_ROWS", 0)
+        shop.do("update customer set name = 'Mia'")
+        load(shop, archive, adds=False)
+        assert upkeep.add_due(shop.warehouse_url, hour) is None
+        assert_archived(shop, archive)
 
 
 @pytest.mark.parametrize("error", [ValueError("unforeseen"), ArchiveUnreachable("The archive is away.")])

@@ -11,6 +11,7 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import is_held
 from warehouse.errors import WarehouseError, summarize_error
 from warehouse.runs.audit import Run
+from warehouse.runs.live_process import read_processes
 from warehouse.settings import Settings
 
 
@@ -65,16 +66,22 @@ def add_published(
 def add_due(warehouse_url: str, settings: Settings) -> str | None:
     """After a run, add all published batches if one is due. Returns None, or in one sentence why it failed.
 
-    A few rows stay pending for DWH_ARCHIVE_DELAY, so that small runs need not import the Delta libraries: the next run
-    or the watchdog adds them. If another process is adding batches or maintaining the archive, returns at once.
+    While a live process is at work, a few rows stay pending for DWH_ARCHIVE_DELAY, and become one file.
+    If another process is adding batches, returns at once: that process adds what has become due meanwhile, and so do
+    maintenance runs of the archive when they end.
     """
-    try:
-        with connect(warehouse_url, autocommit=True, application_name="dwh archive") as connection:
-            if not is_due(connection, settings.archive_delay.total_seconds()) or is_held(connection, LOCK):
-                return None
-    except Exception as error:
-        return _summarize(error)
-    return add_published(warehouse_url, settings, wait_seconds=0)
+    failure = None
+    while failure is None:
+        try:
+            with connect(warehouse_url, autocommit=True, application_name="dwh archive") as connection:
+                is_live = any(one.is_alive for one in read_processes(connection))
+                delay = settings.archive_delay.total_seconds() if is_live else 0
+                if not is_due(connection, delay) or is_held(connection, LOCK):
+                    return None
+        except Exception as error:
+            return _summarize(error)
+        failure = add_published(warehouse_url, settings, wait_seconds=0)
+    return failure
 
 
 def begin_to_add(run: Run, settings: Settings) -> None:
