@@ -24,7 +24,7 @@ from warehouse.archive.place import Archive, table_path
 from warehouse.db.locks import session_lock, source_lock
 from warehouse.db.roles import OWNER, apply_grants
 from warehouse.db.schema_objects import SchemaObjects
-from warehouse.errors import AccessRefused, RunLost, WarehouseError
+from warehouse.errors import AccessRefused, RunLost, WarehouseError, counted
 from warehouse.extract.catalog import HOUSEKEEPING, find_missing
 from warehouse.extract.column import Column
 from warehouse.extract.range_store import discard_ranges
@@ -428,6 +428,12 @@ class _Rebuild:
         for lost in mirrors.lost:
             if lost.file_id in mirrors.missing:
                 self._progress(f"{source.name}: {lost}")
+        if kept := [one for one in mirrors.lost if not one.is_earlier and one.file_id not in mirrors.missing]:
+            records = counted(sum(one.records for one in kept), "record")
+            self._progress(
+                f"{source.name}: left as they are, not compared: {records} of {counted(len(kept), 'file')}, "
+                f"as {kept[0].path}: {kept[0].reason}"
+            )
         if mirrors.missing:
             self._incomplete.add(source.name)
 
