@@ -348,6 +348,7 @@ def test_the_calendar_of_today_and_of_a_capture_that_fails(loaded: Place) -> Non
         ("2024-02-30", "2024-03-11", [], "2024-02-30"),
         ("yesterday", "2024-03-11", [], "yesterday"),
         ("2024-03-11", "2024-03-11", ["--only", "breakfast"], "There is no source 'breakfast'."),
+        ("2024-03-11", "2024-03-11", ["--only", "orders"], "Feed 'orders' has no files"),
         ("2024-03-11", "2024-03-11", ["--only", "northwind"], "DWH_NORTHWIND_URL is not set."),
         ("2024-03-11", "2024-03-11", ["--parallel", "0"], "--parallel"),
     ],

@@ -244,6 +244,42 @@ def test_a_field_that_changes_its_type_widens_its_column_and_keeps_all_values(
     ]
 
 
+def test_a_column_and_a_list_that_are_declared_later_have_what_is_loaded_from_then_on(
+    orders: FeedPipeline, tmp_path: Path
+) -> None:
+    notes = [{"text": "fragile"}, {"text": "urgent"}]
+    orders.land("a.json", [an_order("P-1", gift="yes", notes=notes)])
+    orders.run()
+    declared(tmp_path, "")
+    for name, before, after in (
+        ("source.toml", 'lead_id = "text"\n', 'lead_id = "text"\ngift = "text"\n\n[tables.note]\nitems = "notes"\n'
+         'key = ["order_id", "place"]\n\n[tables.note.columns]\ntext = "text"\n'),
+        # All orders are conformed again before those of the run are merged.
+        ("conform/order_item.sql", "    0 as discount_amount,\n", "    0.0 as discount_amount,\n"),
+    ):  # fmt: skip
+        path = tmp_path / "orders" / name
+        path.write_text(path.read_text().replace(before, after, 1))
+    orders.source = read_declaration(tmp_path / "orders")
+    orders.land(
+        "b.json", [an_order("P-1", {"item_price": 1}, gift="no", notes=notes), an_order("P-2", notes=notes)]
+    )
+    orders.run()
+    assert orders.facts() == [("P-1", "1", 2, 200), ("P-2", "1", 2, 200)]
+    assert orders.rows("select order_id, gift, _rescued_data from raw.orders_order order by 1") == [
+        ("P-1", None, {"gift": "yes", "notes": notes}), ("P-2", None, None)
+    ]  # fmt: skip
+    listed = "select order_id, place, text, _line from raw.orders_note where not _is_deleted order by 1, 2"
+    assert orders.rows(listed) == [("P-2", 1, "fragile", 2), ("P-2", 2, "urgent", 2)]
+    assert orders.counts() == [("a.json", "loaded", 1, 1, 0, 0, 0), ("b.json", "loaded", 2, 1, 1, 0, 0)]
+    # A mirror that was dropped, of which no run has loaded rows any more, stands in no run's way.
+    # Of an order's versions in one run, the last one counts.
+    for run_id in (2, 1):
+        orders.undo(run_id)
+    orders.warehouse.execute("drop table raw.orders_order_item")
+    orders.run()
+    assert orders.facts() == [("P-2", "1", 2, 200)]
+
+
 def test_the_last_version_counts_whichever_of_them_brings_a_new_field(
     orders: FeedPipeline, tmp_path: Path
 ) -> None:

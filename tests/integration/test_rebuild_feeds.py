@@ -322,7 +322,18 @@ def test_lost_database_is_rebuilt_with_its_feeds_and_loads_go_on(
     eventful: Lake, database: Callable[[str], str], warehouse_template: str
 ) -> None:
     lake = eventful
+    # What changes no row of the star is archived, too: a correction that comes too late, a copy, an empty file.
+    ((late,),) = lake.orders.rows(
+        "select quarantine_id from audit.quarantine where resolved_at is null and row_key = '{P-7}'"
+    )
+    lake.orders.edit(late, an_order("P-8"))
+    lake.orders.replay(late)
+    lake.orders.land("copy.json", (lake.orders.lake / "landing/orders/a.json").read_bytes())
+    lake.orders.land("empty.json", b"")
+    lake.orders.run()
     before = lake.state()
+    assert [row[6] for row in before["entries"] if row[7] and "P-8" in row[7]] == ["superseded"]
+    assert [row[2:4] for row in before["files"][-2:]] == [("copy", 8), ("loaded", 0)]
     fields, definitions = map(lake.orders.rows, KNOWN)
     assert ("orders",) in {row[:1] for row in fields} and ("shop",) in {row[:1] for row in definitions}
     rebuilt = open_lake(lake.shop.shop_url, database(warehouse_template), lake.orders.lake)

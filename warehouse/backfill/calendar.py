@@ -12,7 +12,7 @@ from warehouse.backfill.partition import DailyLoad, Dated, Partition
 from warehouse.backfill.trail import last_tries
 from warehouse.backfill.weblog_days import WeblogDays
 from warehouse.errors import WrongParameters
-from warehouse.feeds.landing import landed_feeds
+from warehouse.feeds.landing import landed_feeds, landing_folder
 from warehouse.settings import Settings
 from warehouse.sources.registry import declared_feeds, declared_sources, read_source, sources_with_url
 
@@ -36,6 +36,12 @@ def daily_loads(settings: Settings, only: str | None = None) -> Sequence[DailyLo
     chosen = [feed for feed in feeds if feed.name == only]
     if only in declared_sources(settings.sources) and only not in declared_feeds(settings.sources):
         settings.source_url(only)
+    if not chosen and only in declared_feeds(settings.sources):
+        folder = landing_folder(settings.lake, read_source(only, settings.sources))
+        raise WrongParameters(
+            f"Feed '{only}' has no files: {folder} does not exist.",
+            hint=f"Put its files there, then `dwh run {only}`.",
+        )
     if not chosen:
         raise WrongParameters(
             f"There is no source '{only}'.", hint=f"Choose one of: {', '.join(feed.name for feed in feeds)}."

@@ -40,11 +40,16 @@ def prepare_mirrors(connection: psycopg.Connection, run_id: int, staged: Staged)
     """Create missing mirrors, and fill new columns of the others, because changed conform SQL may read them.
 
     No other value of a mirror changes: it still shows what the last run has read. A mirror whose first load was undone
-    exists but is empty and has no watermark; it is filled as if it were missing.
+    exists but is empty and has no watermark; it is filled as if it were missing. New columns of a feed's mirrors stay
+    empty until the merge: this run may reject a record, whose earlier version has no value of them.
     """
     prepared, present = Prepared(), _present(connection, staged.tables)
     for one in staged.tables:
         table, mirrored = one.table, present[one.table].mirrored
+        if mirrored and staged.source.feed is not None:
+            with _explain_errors(table):
+                ensure_mirror(connection, run_id, table, mirrored, one.columns, one.comment)
+            continue
         if not mirrored or read_watermark(connection, table) is None:
             prepared.created[table] = merge_table(connection, run_id, one, present[table])
             continue

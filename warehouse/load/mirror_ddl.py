@@ -55,6 +55,29 @@ def ensure_mirror(
     return not mirrored
 
 
+def create_empty_mirror(
+    connection: psycopg.Connection, table: Table, columns: Sequence[Column], comment: str | None
+) -> None:
+    """Create a mirror without rows, and without its primary key (see `add_key`)."""
+    mirror = sql.Identifier("raw", table.mirror)
+    connection.execute(
+        sql.SQL(
+            "create table {} ({}, _run_id bigint not null, _is_deleted boolean not null default false)"
+        ).format(mirror, definitions({column.name: column.type for column in columns}))
+    )
+    comment_on(connection, mirror, {column.name: column_comment(column, table) for column in columns})
+    finish_mirror(connection, table, comment)
+
+
+def add_key(connection: psycopg.Connection, table: Table) -> None:
+    """Add the primary key of a mirror after filling it: building the index once is ten times cheaper."""
+    connection.execute(
+        sql.SQL("alter table {} add constraint {} primary key ({})").format(
+            sql.Identifier("raw", table.mirror), sql.Identifier(f"pk_{table.mirror}"), listed(table.key)
+        )
+    )
+
+
 def index_joins(connection: psycopg.Connection, source: Source) -> None:
     """Index the expressions that joins compare in the mirrors, so that following a change does not scan them."""
     compared: dict[str, tuple[Table, tuple[str, ...]]] = {}

@@ -138,6 +138,9 @@ class _Archiving:
         if self._staged.batch is not None:
             # Changes of the audit trail alone can wait for the next batch of `dwh live`.
             has_changes = has_changes and has_changed_rows(self._connection)
+        if isinstance(self._staged, StagedFeed):
+            # A copy, or a record that a later one has superseded, changes the audit trail alone.
+            has_changes = has_changes or bool(self._staged.files or self._staged.replayed)
         if self._is_archived and (self._has_batches or has_changes):
             archive_changed_rows(self._connection, self._run.run_id)
 

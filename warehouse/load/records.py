@@ -25,6 +25,7 @@ from warehouse.feeds.versions import (
 )
 from warehouse.load.contract import stop_on_failure, verify
 from warehouse.load.feed_files import keep_decisions, record_loaded, write_files
+from warehouse.load.mirror_ddl import add_key, create_empty_mirror
 from warehouse.load.quarantine import broken_rules
 from warehouse.load.quarantined_records import QuarantinedRecords
 from warehouse.load.record_entries import CHANGES, insert_entries
@@ -47,6 +48,8 @@ class Records:
             connection, run.run_id, staged.source, staged.snapshot.taken_at, is_first=self._is_first
         )
         self._quarantined = QuarantinedRecords(connection, run.run_id, staged)
+        if not self._is_first:
+            self._create_missing_lists()
         connection.execute(
             sql.SQL("create temp table file_change (file_id integer, {counts}) on commit drop").format(
                 counts=each("{} bigint not null default 0", COUNTS)
@@ -149,6 +152,13 @@ class Records:
             if named:
                 parts.append(f"{of_what}: {', '.join(named)}")
         return f"{self._source.name}: {'; '.join(parts)}" if parts else None
+
+    def _create_missing_lists(self) -> None:
+        """Create mirrors of lists that were declared after the first load, or dropped: empty, as before this run."""
+        for one in self._staged.tables:
+            if not mirror_exists(self._connection, one.table):
+                create_empty_mirror(self._connection, one.table, one.columns, one.comment)
+                add_key(self._connection, one.table)
 
     def _judge(self, checks: list[CheckResult]) -> None:
         """Move records that break a rule of their contract from staging to quarantine."""

@@ -28,7 +28,7 @@ from warehouse.errors import AccessRefused, RunLost, WarehouseError, counted
 from warehouse.extract.catalog import HOUSEKEEPING, find_missing
 from warehouse.extract.column import Column
 from warehouse.extract.range_store import discard_ranges
-from warehouse.load.mirror_ddl import index_joins
+from warehouse.load.mirror_ddl import add_key, index_joins
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
 from warehouse.migrations import declared
 from warehouse.migrations.privileges import LOCK_TIMEOUT, LOCKED, MIGRATE_LOCK, ensure_may_migrate
@@ -39,7 +39,6 @@ from warehouse.rebuild.feed_mirrors import FeedMirrors, has_records
 from warehouse.rebuild.last_rows import last_rows, mirror_rows
 from warehouse.rebuild.reach import has_rows, why_not
 from warehouse.rebuild.tables import (
-    add_key,
     columns_of,
     continue_sequences,
     create_missing,

@@ -6,11 +6,9 @@ import psycopg
 from psycopg import sql
 
 from warehouse.archive.changed_rows import REFERENCE_TABLES
-from warehouse.db.identifiers import definitions, listed
 from warehouse.extract.catalog import find_missing, mirror_exists
 from warehouse.extract.column import Column
-from warehouse.extract.staging_tables import column_comment, comment_on
-from warehouse.load.mirror_ddl import finish_mirror
+from warehouse.load.mirror_ddl import create_empty_mirror
 from warehouse.model import weblog, weblog_aggregates
 from warehouse.model.calendar import DATE
 from warehouse.model.calendar_sql import add_days, first_days
@@ -51,26 +49,10 @@ def ensure_mirror(
     connection: psycopg.Connection, table: Table, columns: Sequence[Column], comment: str | None
 ) -> bool:
     """Create the mirror if it is missing, without its primary key (see `add_key`). Returns whether it was missing."""
-    mirror = sql.Identifier("raw", table.mirror)
     if mirror_exists(connection, table):
         return False
-    connection.execute(
-        sql.SQL(
-            "create table {} ({}, _run_id bigint not null, _is_deleted boolean not null default false)"
-        ).format(mirror, definitions({column.name: column.type for column in columns}))
-    )
-    comment_on(connection, mirror, {column.name: column_comment(column, table) for column in columns})
-    finish_mirror(connection, table, comment)
+    create_empty_mirror(connection, table, columns, comment)
     return True
-
-
-def add_key(connection: psycopg.Connection, table: Table) -> None:
-    """Add the primary key of a mirror after filling it: building the index once is ten times cheaper."""
-    connection.execute(
-        sql.SQL("alter table {} add constraint {} primary key ({})").format(
-            sql.Identifier("raw", table.mirror), sql.Identifier(f"pk_{table.mirror}"), listed(table.key)
-        )
-    )
 
 
 def snapshot_key(snapshot: DailySnapshot) -> tuple[str, ...]:
