@@ -275,6 +275,27 @@ def test_live_says_which_rights_its_login_has_not_and_goes_on_once_it_has_them(s
         shop.warehouse.execute("drop owned by newcomer; drop role newcomer")
 
 
+def test_settings_of_the_source_s_database_disturb_live_no_more_than_a_scheduled_run(shop: Pipeline) -> None:
+    """It writes times in another way than usual, and ends statements that wait."""
+    (name,) = shop.shop.execute("select current_database()").fetchone() or ()
+    for setting in ("datestyle = 'SQL, DMY'", "statement_timeout = '200ms'"):
+        shop.do(f"alter database {name} set {setting}")
+    try:
+        with live(shop) as process:
+            touch(shop, "customer", "name = 'Of an odd server'")
+            process.wait("select from dwh.dim_customer where is_current and name = 'Of an odd server'")
+            with connect(shop.shop_url) as other:
+                other.execute("lock table customer")
+                waits = "select from pg_locks where not granted and relation = 'customer'::regclass"
+                wait_until(lambda: bool(shop.shop.execute(waits).rowcount), process)
+                time.sleep(0.4)
+            touch(shop, "customer", "name = 'Ana'")
+            process.wait("select from dwh.dim_customer where is_current and name = 'Ana'")
+        assert process.lines == []
+    finally:
+        shop.do(f"alter database {name} reset all")
+
+
 def test_rows_without_a_new_stamp_are_there_after_the_next_scheduled_run(shop: Pipeline) -> None:
     shop.insert("company", id=50, cuit="50", name="first")
     shop.insert("company", id=51, cuit="51", name="first")

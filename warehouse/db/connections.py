@@ -178,7 +178,7 @@ def connect_source(source: str, url: str, *, application_name: str) -> psycopg.C
     return connection
 
 
-def transaction_settings(connection: psycopg.Connection) -> bytes:
+def transaction_settings(connection: psycopg.Connection) -> sql.Composed:
     """Return statements (`set local`) for the settings that every reader of a source shares.
 
     Call this before the transaction: in it, the query would take its snapshot.
@@ -187,7 +187,10 @@ def transaction_settings(connection: psycopg.Connection) -> bytes:
         f"select name, case when {IS_MONEY_HELD_IN_CENTS} or name <> 'lc_monetary' then value "
         f"else current_setting(name) end from {_values(SOURCE_SETTINGS)} where {_IS_KNOWN}".encode()
     )
-    return "; ".join(f"set local {name} = '{value}'" for name, value in settings.fetchall()).encode()
+    return sql.SQL("; ").join(
+        sql.SQL("set local {} = {}").format(sql.Identifier(name), sql.Literal(value))
+        for name, value in settings.fetchall()
+    )
 
 
 def _setting(source: str) -> str:

@@ -119,7 +119,7 @@ class CursorReader:
     # Snapshot of the last poll, as text: as long as it is the same, no transaction has ended.
     snapshot: str | None = None
     _connection: psycopg.Connection | None = None
-    _settings: bytes = b""
+    _settings: sql.Composed = field(init=False)
     _staged_snapshot: str = ""
     _catalog: str | None = None
     _warehouse_catalog: str | None = None
@@ -190,13 +190,17 @@ class CursorReader:
         """
         if not self.hot:
             return False
-        cursor = self.connection.execute(
+        reader = self.connection
+        cursor = reader.execute(
             sql.SQL(
-                # One transaction of several statements, in one round trip.
-                f"set local lock_timeout = '{QUESTION_LOCK_SECONDS}s'; set local enable_seqscan = off; "
-                "select snapshot, case when snapshot = {known} then false else {any} end, clock_timestamp() "
-                "from (select pg_current_snapshot()::text as snapshot) as present"
+                # One transaction of several statements, in one round trip. Its settings have ended when the answer is
+                # read: only in JSON does a time have a format that no setting changes.
+                "{settings}; set local lock_timeout = {wait}; set local enable_seqscan = off; "
+                "select snapshot, case when snapshot = {known} then false else {any} end, "
+                "to_json(clock_timestamp()) from (select pg_current_snapshot()::text as snapshot) as present"
             ).format(
+                settings=self._settings,
+                wait=sql.Literal(f"{QUESTION_LOCK_SECONDS}s"),
                 known=sql.Literal(self._snapshot),
                 any=sql.SQL(" or ").join(map(_has_rows, self.hot)),
             )
@@ -206,7 +210,7 @@ class CursorReader:
         row = cursor.fetchone()
         assert row is not None
         self.snapshot, has_moved, asked_at = row
-        if self._is_clock_set_back(asked_at):
+        if self._is_clock_set_back(datetime.fromisoformat(asked_at)):
             self._snapshot = None
             return self.has_moved()
         # The next call must find these rows again, until they are published.
@@ -223,7 +227,9 @@ class CursorReader:
         """
         reader = self.connection
         before = last_open_transactions({one.table: one.watermark for one in self.tables.values()})
-        open_transactions = read_open_transactions(reader, before, self.limits.late_commit_window)
+        with reader.transaction():
+            reader.execute(self._settings)
+            open_transactions = read_open_transactions(reader, before, self.limits.late_commit_window)
         with reader.transaction():
             self._begin()
             snapshot = take_snapshot(reader, self.source.name, open_transactions)
