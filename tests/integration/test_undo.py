@@ -215,6 +215,24 @@ def test_repair_that_repaired_the_star_alone_is_a_later_run(sale: Pipeline) -> N
     assert everything(sale) == before
 
 
+def test_repair_that_moved_the_start_of_a_version_is_undone(captured: Pipeline) -> None:
+    """The version before it ends where the later one begins: for a moment one overlaps the other."""
+    captured.do("update product set name = 'Two', updated_at = '2024-05-01'")
+    captured.capture()
+    for end in ("valid_from", "valid_to"):
+        captured.warehouse.execute(
+            f"update dwh.dim_product set {end} = '2024-06-15' where {end} = '2024-05-01'".encode()
+        )
+    before = everything(captured)
+    with start_run(captured.warehouse_url, flow="reconcile") as run:
+        reconcile_source(run, captured.source, captured.shop_url, repair=True)
+    assert captured.versions("product", "name") == [
+        ("1", "Hammer", "ever", "2024-05-01"), ("1", "Two", "2024-05-01", "now")
+    ]  # fmt: skip
+    take_back(captured, run.run_id)
+    assert everything(captured) == before
+
+
 def test_repair_of_several_sources_at_once_is_not_undone(captured: Pipeline) -> None:
     with start_run(captured.warehouse_url, flow="reconcile") as run:
         for source in ("northwind", "shop"):

@@ -11,6 +11,12 @@ from warehouse.load.counts import Counts
 from warehouse.model.star import BEGINNING, END_OF_TIME, Dimension
 
 OWN_SOURCE: Final = sql.SQL("fact.source_system")
+# Assignments of times after the end of validity, one interval per `number` of a row, so that no versions overlap while
+# their times are moved.
+PARKED: Final = sql.SQL(
+    "valid_from = timestamptz '3000-01-01' + number * interval '2 s', "
+    "valid_to = timestamptz '3000-01-01' + number * interval '2 s' + interval '1 s', is_current = false"
+)
 
 
 def merge(batch: Batch, dimension: Dimension) -> Counts:

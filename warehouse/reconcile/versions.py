@@ -10,7 +10,7 @@ from psycopg import sql
 
 from warehouse.db.identifiers import listed, qualified
 from warehouse.load.batch import Batch
-from warehouse.load.scd2 import row_hash
+from warehouse.load.scd2 import PARKED, row_hash
 from warehouse.model.star import BEGINNING, END_OF_TIME, Dimension
 from warehouse.reconcile.accounting import waiting_table
 from warehouse.reconcile.compare import EXPECTED, Comparison, reconcile_table
@@ -36,16 +36,11 @@ def reconcile_versions(batch: Batch, dimension: Dimension) -> Verdict:
         (natural, *dimension.attributes, *_VALIDITY),
         batch.format("found.source_system = {source} and found.{key} <> 0", **names),
         {"source_system": sql.Literal(batch.source), "run_id": sql.Literal(batch.run_id)},
-        parked=_PARKED,
+        parked=PARKED,
     )
     return reconcile_table(batch.connection, comparison).timed(started)
 
 
-# Times after the end of validity, one interval per row, so that no rows overlap while they are repaired.
-_PARKED = sql.SQL(
-    "valid_from = timestamptz '3000-01-01' + number * interval '2 s', "
-    "valid_to = timestamptz '3000-01-01' + number * interval '2 s' + interval '1 s', is_current = false"
-)
 _VALIDITY = ("valid_from", "valid_to", "is_current", "is_inferred", "row_hash", "expired_by_run_id")
 
 

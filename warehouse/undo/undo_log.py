@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 
 from warehouse.archive.changed_rows import note_rows
 from warehouse.db.identifiers import listed, same_key
+from warehouse.load.scd2 import PARKED
 from warehouse.model.calendar import DATE
 from warehouse.model.weblog import DIMENSIONS
 
@@ -111,6 +112,8 @@ class UndoLog:
                 name for name in self._columns if name not in self.table.key or self.table.schema == "raw"
             ]
             same = same_key(self.table.key, "written", "image")
+            if self.table.is_of_star and "valid_from" in assigned:
+                self._park_versions(same)
             update = self._sql(
                 "update {table} as written set {assigned} from {images} as image where {same} and {existed}",
                 assigned=sql.SQL(", ").join(
@@ -160,6 +163,21 @@ class UndoLog:
             )
         ).rowcount
         return updated, inserted
+
+    def _park_versions(self, same: sql.Composable) -> None:
+        """Move versions whose times are restored out of the way, if a repair has moved the start of any: they are
+        restored in no order, and one may overlap another that is not restored yet."""
+        statement = """
+            update {table} as written set {parked}
+            from (select *, row_number() over () as number from {images}) as image
+            where {same} and {existed}
+                and (written.valid_from, written.valid_to) <> (image.valid_from, image.valid_to)
+                and exists (
+                    select from {images} as image inner join {table} as written on {same}
+                    where written.valid_from <> image.valid_from
+                )
+        """
+        self._connection.execute(self._sql(statement, parked=PARKED, same=same))
 
     def _update_conditions(self) -> Iterator[sql.Composable]:
         """Yield the condition of each update. Files may have swapped their paths, which are unique: these are restored
