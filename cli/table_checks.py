@@ -92,8 +92,8 @@ def examine_table(connection: psycopg.Connection, table: Table) -> Iterator[Tabl
         yield TableNote(
             _UNGUARDED,
             _columns_of(table, table.key),
-            f"create unique index concurrently on {to_paste(connection, *table.at_source)} "
-            f"({to_paste(connection, *table.key, separator=', ')});",
+            f"create unique index concurrently on {to_paste(*table.at_source)} "
+            f"({to_paste(*table.key, separator=', ')});",
         )
     yield from examine_access_paths(connection, table)
     if table.cursor and not has_trigger:
@@ -119,7 +119,7 @@ def examine_access_paths(connection: psycopg.Connection, table: Table) -> Iterat
         is_partitioned, has_children = row or (False, False)
         statement = (
             f"create index {'' if is_partitioned else 'concurrently '}on "
-            f"{to_paste(connection, *table.at_source)} ({to_paste(connection, table.cursor)});"
+            f"{to_paste(*table.at_source)} ({to_paste(table.cursor)});"
         )
         if is_partitioned:
             statement += " (It blocks writes: create it concurrently on each partition before.)"

@@ -520,7 +520,9 @@ def test_key_of_another_kind_stops_whatever_the_policy(thing: Pipeline) -> None:
     thing.do("alter table thing alter column id type text")
     with pytest.raises(SchemaDrift, match="its key id is text and was integer") as error:
         thing.capture(source=changing(changed_type="evolve"))
-    assert error.value.hint == "Drop raw.shop_thing to capture the table again in full."
+    assert error.value.hint == (
+        "Capture the table again in full: `drop table raw.shop_thing` in the warehouse (`dwh psql`), and run again."
+    )
     thing.warehouse.execute("drop table raw.shop_thing")
     thing.capture(source=changing(changed_type="evolve"))
     assert thing.rows("select id from raw.shop_thing order by 1") == [("1",), ("2",), ("3",)]
@@ -806,16 +808,16 @@ def test_declared_column_that_is_missing_is_reported(shop: Pipeline, column: str
 def test_declared_key_that_is_not_unique_is_reported(
     pipeline: Pipeline, problem: str, when: str, bad: str
 ) -> None:
-    pipeline.do("create table thing (code text, part text, updated_at timestamptz)")
-    source = only("thing", key=("code", "part"))
-    pipeline.do("insert into thing values ('a', 'x', '2024-01-01')")
+    pipeline.do('create table "Old thing" ("Code" text, "order" text, updated_at timestamptz)')
+    source = only("Old thing", key=("Code", "order"))
+    pipeline.do("""insert into "Old thing" values ('a', 'x', '2024-01-01')""")
     if when == "later":
         pipeline.capture(source=source)
-    pipeline.do(f"insert into thing values {bad}")
+    pipeline.do(f'insert into "Old thing" values {bad}')
     with pytest.raises(SourceError) as error:
         pipeline.capture(source=source)
-    assert (
-        error.value.what == f"The key (code, part) that source 'shop' declares for public.thing is {problem}."
+    assert error.value.what == (
+        f"The key (Code, order) that source 'shop' declares for public.Old thing is {problem}."
     )
     assert error.value.hint.endswith("Correct them, or declare another key in the source.toml of 'shop'.")
     query = (
@@ -824,7 +826,7 @@ def test_declared_key_that_is_not_unique_is_reported(
         .partition(". Rows")[0]
     )
     assert pipeline.shop.execute(query.encode()).rowcount == 1, "it shows the rows"
-    there = pipeline.rows("select to_regclass('raw.shop_thing') is not null")
+    there = pipeline.rows("""select to_regclass('raw."shop_Old thing"') is not null""")
     assert there == [(when == "later",)]
 
 

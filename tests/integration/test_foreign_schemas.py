@@ -350,6 +350,11 @@ def test_an_artist_reaches_the_tracks_of_its_albums_under_names_in_capitals(
             {"order_item": "orders"},
             "Table orders cannot be order_item: its key is (order_id), that of order_item (order_id, line_id).",
         ),
+        (
+            {"customer": "order_items"},
+            "Table order_items cannot be customer: its key is (order_id, order_item_id), that of customer "
+            "(customer_id).",
+        ),
     ],
 )
 @pytest.mark.parametrize("foreign", [MARKETPLACE], indirect=True)
@@ -357,6 +362,9 @@ def test_what_cannot_be_proposed_is_refused(foreign: Pipeline, chosen: dict[str,
     with pytest.raises(SettingsError) as error:
         proposed(foreign, "olist", "public", **chosen)
     assert error.value.what == what
+    if "cannot be" in what:
+        is_longer = "customer" in chosen
+        assert error.value.hint.startswith("Let the source put" if is_longer else "Declare its key by hand")
 
 
 @pytest.mark.parametrize("foreign", [MARKETPLACE], indirect=True)

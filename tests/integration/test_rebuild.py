@@ -327,7 +327,7 @@ def test_mirror_that_is_dropped_to_be_captured_by_another_key_begins_its_archive
         declaration.write_text(f"[tables.thing]\nkey = {json.dumps(key)}\n")
         message = dwh("run", "store")
         assert refusal in message
-        assert "rop raw.store_thing to capture the table again in full" in message
+        assert "apture the table again in full: `drop table raw.store_thing`" in message
         store.execute("delete from thing where " + ("true" if is_emptied else "id::integer = 2"))
         warehouse.execute("drop table raw.store_thing cascade")
         assert "it was archived by the key (id integer), which is (" in dwh("run", "store")

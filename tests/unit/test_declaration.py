@@ -132,6 +132,11 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
             "as many columns",
         ),
         (
+            '[tables.shopper]\nkey = ["tenant", "id"]\n[entities.customer]\nfrom = "shopper"\n',
+            "the key of public.shopper is (tenant, id), that of customer (customer_id)",
+            "by a generated column or a view: docs/sources.md",
+        ),
+        (
             TABLES + '[entities.customer]\nfrom = "shopper"\nparents = { town = ["a"] }\n',
             "names table 'town', which is not declared",
             "Add [tables.town]",

@@ -1,9 +1,21 @@
 """SQL fragments of quoted column names, of which the generated statements of the engine are composed."""
 
+import re
 from collections.abc import Mapping, Sequence
 
-import psycopg
 from psycopg import sql
+
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+# Keywords that cannot be a table's name without quotes: those that pg_get_keywords() lists as reserved, even in part.
+_RESERVED = re.compile(
+    "all|analyse|analyze|and|any|array|as|asc|asymmetric|authorization|binary|both|case|cast|check|collate|collation|"
+    "column|concurrently|constraint|create|cross|current_catalog|current_date|current_role|current_schema|"
+    "current_time|current_timestamp|current_user|default|deferrable|desc|distinct|do|else|end|except|false|fetch|for|"
+    "foreign|freeze|from|full|grant|group|having|ilike|in|initially|inner|intersect|into|is|isnull|join|lateral|"
+    "leading|left|like|limit|localtime|localtimestamp|natural|not|notnull|null|offset|on|only|or|order|outer|"
+    "overlaps|placing|primary|references|returning|right|select|session_user|similar|some|symmetric|system_user|"
+    "table|tablesample|then|to|trailing|true|union|unique|user|using|variadic|verbose|when|where|window|with"
+)
 
 
 def each(template: str, names: Sequence[str], separator: str = ", ") -> sql.Composable:
@@ -61,14 +73,13 @@ def cast_to(types: Mapping[str, str]) -> sql.Composable:
     )
 
 
-def to_paste(connection: psycopg.Connection, *names: str, separator: str = ".") -> str:
+def to_paste(*names: str, separator: str = ".") -> str:
     """`a."B c"`: names for a statement in a message to the user, quoted only where they must be."""
-    row = connection.execute(
-        """
-        select string_agg(quote_ident(name), %s order by place)
-        from unnest(%s::text[]) with ordinality as _ (name, place)
-        """,
-        [separator, list(names)],
-    ).fetchone()
-    assert row is not None
-    return str(row[0])
+    return separator.join(
+        name if _PLAIN.fullmatch(name) and not _RESERVED.fullmatch(name) else quoted(name) for name in names
+    )
+
+
+def quoted(name: str) -> str:
+    """Quote an identifier for SQL."""
+    return '"' + name.replace('"', '""') + '"'

@@ -7,6 +7,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from warehouse.db.connections import IS_MONEY_HELD_IN_CENTS, read_only_transaction
+from warehouse.db.identifiers import to_paste
 from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.column import Column
 from warehouse.extract.undecodable import with_policy
@@ -238,15 +239,16 @@ def read_mirrors(connection: psycopg.Connection, tables: Sequence[Table]) -> lis
 
 def invalid_key(table: Table, problem: str) -> SourceError:
     """Error for a declared key that does not identify rows; `problem` is 'not unique' or 'null in some rows'."""
-    key = ", ".join(table.key)
-    inherited = ""
+    inherited, relation = "", to_paste(*table.at_source)
     if problem == "not unique":
-        query = f"select {key}, count(*) from {table} group by {key} having count(*) > 1"
+        key = to_paste(*table.key, separator=", ")
+        query = f"select {key}, count(*) from {relation} group by {key} having count(*) > 1"
         inherited = " Rows of tables that inherit from it are its rows, too, and no unique index spans both."
     else:
-        query = f"select * from {table} where {' or '.join(f'{column} is null' for column in table.key)}"
+        condition = " or ".join(f"{to_paste(column)} is null" for column in table.key)
+        query = f"select * from {relation} where {condition}"
     return SourceError(
-        f"The key ({key}) that source '{table.source}' declares for {table} is {problem}.",
+        f"The key ({', '.join(table.key)}) that source '{table.source}' declares for {table} is {problem}.",
         hint=f"The source shows the rows: {query}.{inherited} Correct them, or declare another key in the source.toml "
         f"of '{table.source}'.",
     )

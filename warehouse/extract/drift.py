@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from warehouse.db.identifiers import to_paste
 from warehouse.db.type_names import without_modifier
 from warehouse.errors import DeclarationError, SchemaDrift
 from warehouse.extract.catalog import Mirror
@@ -35,7 +36,7 @@ def find_drift(mirror: Mirror, table: Table, columns: Sequence[Column]) -> Drift
         raise DeclarationError(
             f"Source '{table.source}' declares ({', '.join(table.key)}) as key of {table}, "
             f"which was captured by ({', '.join(key)}).",
-            hint=f"Declare the old key again, or drop raw.{table.mirror} to capture the table again in full.",
+            hint=f"Declare the old key again, or capture the table again in full: {_drop(table)}",
         )
     now = {column.name: column.type for column in columns}
     policy = table.on_schema_change
@@ -54,7 +55,7 @@ def find_drift(mirror: Mirror, table: Table, columns: Sequence[Column]) -> Drift
         raise SchemaDrift(
             f"Table {table} of source '{table.source}' has changed: its key {retyped[0]} is "
             f"{now[retyped[0]]} and was {mirrored[retyped[0]]}, and rows are matched by it.",
-            hint=f"Drop raw.{table.mirror} to capture the table again in full.",
+            hint=f"Capture the table again in full: {_drop(table)}",
         )
     if any(action == "stop" for action, _ in changes):
         raise SchemaDrift(
@@ -82,3 +83,7 @@ def hash_alike(*types: str) -> bool:
     """Whether equal values of these types compare as equal and have the same hash."""
     families = {"smallint": "integer", "bigint": "integer", "character varying": "text"}
     return len({families.get(plain := without_modifier(kind), plain) for kind in types}) == 1
+
+
+def _drop(table: Table) -> str:
+    return f"`drop table {to_paste('raw', table.mirror)}` in the warehouse (`dwh psql`), and run again."

@@ -176,16 +176,15 @@ def check_relation(connection: psycopg.Connection, table: Table, relation: Relat
     """Check a table by what `read_relations` has read of it; returns and raises as `check_readable`."""
     if relation is None:
         generated = " (`dwh generate shop` generates a shop)" if table.source == "shop" else ""
-        raise SourceError(
-            f"Source '{table.source}' has no table {table}.",
-            hint=f"Create it{generated}, or take it out of the source.toml of '{table.source}'.",
-        )
+        hint = f"Create it{generated}, or take it out of the source.toml of '{table.source}'."
+        if schemas := _schemas_with(connection, table.at_source[1]):
+            hint = f'If it has moved, declare schema = "{schemas[0]}" under [tables.{table.name}]. {hint}'
+        raise SourceError(f"Source '{table.source}' has no table {table}.", hint=hint)
     user = relation.user
     if not relation.has_usage:
         raise SourceError(
             f"User {user} may not use schema {table.schema} of source '{table.source}'.",
-            hint=f"Run there: grant usage on schema {to_paste(connection, table.schema)} "
-            f"to {to_paste(connection, user)}.",
+            hint=f"Run there: grant usage on schema {to_paste(table.schema)} to {to_paste(user)}.",
         )
     if relation.kind not in ("r", "p", "v", "m", "f"):
         raise SourceError(
@@ -195,17 +194,26 @@ def check_relation(connection: psycopg.Connection, table: Table, relation: Relat
     if not relation.has_select:
         raise SourceError(
             f"User {user} may not read {table} of source '{table.source}'.",
-            hint=f"Run there: grant select on {to_paste(connection, *table.at_source)} "
-            f"to {to_paste(connection, user)}.",
+            hint=f"Run there: grant select on {to_paste(*table.at_source)} to {to_paste(user)}.",
         )
     if relation.hides_rows:
         raise SourceError(
             f"Row-level security hides rows of {table} of source '{table.source}' from user {user}.",
-            hint=f"Run there: alter role {user} bypassrls; or use a role to which no policy applies.",
+            hint=f"Run there: alter role {to_paste(user)} bypassrls; or use a role to which no policy applies.",
         )
     if relation.kind == "v":
         _check_view(connection, table, user)
     return relation.kind in ("r", "p")
+
+
+def _schemas_with(connection: psycopg.Connection, name: str) -> list[str]:
+    """Return the schemas that have a table or view of this name."""
+    rows = connection.execute(
+        "select nspname from pg_class inner join pg_namespace on pg_namespace.oid = relnamespace "
+        "where relname = %s and relkind in ('r', 'p', 'v', 'm', 'f') order by nspname",
+        [name],
+    ).fetchall()
+    return [schema for (schema,) in rows]
 
 
 def _check_view(connection: psycopg.Connection, table: Table, user: str) -> None:

@@ -4,6 +4,7 @@ A table that is renamed into place, and a partition that is attached, bring rows
 that is dropped and added again, and a renamed enum value, change rows without one.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,10 @@ from psycopg import sql
 
 from warehouse.extract.catalog import names_at_source
 from warehouse.sources.source import Table
+
+# Names of an enum's value and of a composite type's fields in `TableIdentity.columns`.
+_ENUM_VALUE = re.compile(r"(.+) value \d+", re.DOTALL)
+_FIELDS = " fields"
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,20 @@ class TableIdentity:
         """Whether a relation is stored in another file than `before`, was removed, or is new."""
         return before.files is not None and self.files != before.files
 
-    def changed_columns(self, before: "TableIdentity") -> list[str]:
-        """Names of columns and types whose definition is another than `before`."""
-        return sorted(name for name, kind in before.columns.items() if self.columns.get(name, kind) != kind)
+    def changes_of_columns(self, before: "TableIdentity") -> list[str]:
+        """Describe each column and type whose definition is another than `before`."""
+        changes = []
+        for name, kind in sorted(before.columns.items()):
+            now = self.columns.get(name, kind)
+            if now == kind:
+                continue
+            if value := _ENUM_VALUE.fullmatch(name):
+                changes.append(f"value '{kind}' of {value[1]} is now '{now}'")
+            elif name.endswith(_FIELDS):
+                changes.append(f"the fields of {name.removesuffix(_FIELDS)} were changed")
+            else:
+                changes.append(f"column {name} was changed or made again")
+        return changes
 
 
 def read_identities(connection: psycopg.Connection, tables: Sequence[Table]) -> list[TableIdentity]:

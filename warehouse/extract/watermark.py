@@ -200,8 +200,8 @@ def find_window(
         return Window(None, notes=("another server has taken over, so that all rows are read",))
     if watermark.table is None:
         return Window(watermark)
-    if changed := identity.changed_columns(watermark.table):
-        return Window(None, notes=(f"{', '.join(changed)} are others than they were: all rows are read",))
+    if changes := identity.changes_of_columns(watermark.table):
+        return Window(None, notes=(f"{'; '.join(changes)}: all rows are read",))
     new = identity.new_relations(watermark.table)
     if not identity.relations.keys() & watermark.table.relations.keys():
         return Window(

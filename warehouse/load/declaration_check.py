@@ -1,6 +1,6 @@
 """Check a source's conform SQL and joins before anything is loaded: for `dwh doctor` and `dwh source new`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import psycopg
 from psycopg import sql
@@ -11,9 +11,9 @@ from warehouse.extract.catalog import HOUSEKEEPING, mirror_exists
 from warehouse.extract.column import Column
 from warehouse.load.batch import Batch
 from warehouse.load.conform import delivered_columns
-from warehouse.load.reads import check_reads, create_changed_keys_if_missing
+from warehouse.load.reads import Reads, check_reads, create_changed_keys_if_missing
 from warehouse.model.star import TARGETS
-from warehouse.sources.source import Source, Table
+from warehouse.sources.source import Entity, Source, Table
 
 
 def find_declaration_faults(
@@ -32,11 +32,29 @@ def find_declaration_faults(
         for entity in source.entities.values():
             create_changed_keys_if_missing(connection, entity)
             try:
-                check_reads(connection, entity)
+                reads = check_reads(connection, entity)
                 delivered_columns(Batch(connection, 0, entity, targets[entity.name]))
             except DeclarationError as error:
                 faults.append(error)
+                continue
+            faults += _find_dropped(entity, reads, columns)
     return faults
+
+
+def _find_dropped(
+    entity: Entity, reads: Reads, columns: Mapping[Table, Sequence[Column]]
+) -> Iterator[DeclarationError]:
+    """Find columns that the SQL reads and that the next run takes from their mirror, since the source dropped them."""
+    for table, names in reads.columns.items():
+        if table.on_schema_change.dropped_column != "evolve" or table not in columns:
+            continue
+        present = {column.name for column in columns[table]}
+        if dropped := sorted((names or frozenset()) - present - HOUSEKEEPING.keys()):
+            yield DeclarationError(
+                f"conform/{entity.name}.sql of source '{entity.source}' reads {', '.join(dropped)} of {table}, which "
+                "the source does not have any more: the next run stops.",
+                hint=f"Name another of its columns: {', '.join(sorted(present))}.",
+            )
 
 
 def _create_empty_mirror(connection: psycopg.Connection, table: Table, columns: Sequence[Column]) -> None:

@@ -12,12 +12,13 @@ from psycopg import sql
 
 from warehouse.db.connection_errors import is_of_statement
 from warehouse.db.dependencies import Dependencies, read_dependencies
+from warehouse.db.identifiers import to_paste
 from warehouse.errors import DeclarationError
 from warehouse.extract.catalog import columns_of
 from warehouse.extract.staged import Staged
 from warehouse.model.fact_sql import select_with_members
 from warehouse.model.sql_text import hash_parts
-from warehouse.sources.joins import Join, quoted
+from warehouse.sources.joins import Join
 from warehouse.sources.source import Entity, Table
 
 
@@ -101,9 +102,15 @@ def explain_sql_error(entity: Entity, error: psycopg.Error) -> Exception:
     if not is_of_statement(error):
         return error
     message = str(error).strip().splitlines()
+    hint = "It must be one select over the mirrors (raw.…) and its changed keys."
+    if isinstance(error, psycopg.errors.UndefinedColumn):
+        hint = (
+            "A mirror has the columns that its table has in the source: read one of these, or list what the source has "
+            "nothing for under unmapped_columns."
+        )
     return DeclarationError(
         f"conform/{entity.name}.sql of source '{entity.source}' fails: {message[0]}{_place(entity, message[1:])}.",
-        hint="It must be one select over the mirrors (raw.…) and its changed keys.",
+        hint=hint,
     )
 
 
@@ -256,11 +263,9 @@ def _guess(connection: psycopg.Connection, entity: Entity, table: Table) -> str:
         pairs = zip(children[0], near.key, strict=False), zip(table.key, children[1], strict=False)
         for references, named in zip(children, pairs, strict=True):
             if references:
-                terms = (
-                    f"{_sql(table.name)}.{_sql(mine)} = {_sql(near.name)}.{_sql(its)}" for mine, its in named
-                )
+                terms = (f"{to_paste(table.name, mine)} = {to_paste(near.name, its)}" for mine, its in named)
                 return _text(" and ".join(terms))
-    return _text(f"{_sql(table.name)}.COLUMN = {_sql(entity.table.name)}.COLUMN")
+    return _text(f"{to_paste(table.name)}.COLUMN = {to_paste(entity.table.name)}.COLUMN")
 
 
 def _references(table: Table, columns: Container[str]) -> list[str]:
@@ -276,16 +281,12 @@ def _references(table: Table, columns: Container[str]) -> list[str]:
 
 
 def _guess_group(table: Table) -> str:
-    column = table.key[0] if len(table.key) > 1 else "COLUMN"
-    return _text(f"changed.{_sql(column)} = {_sql(table.name)}.{_sql(column)}")
+    column = to_paste(table.key[0]) if len(table.key) > 1 else "COLUMN"
+    return _text(f"changed.{column} = {to_paste(table.name)}.{column}")
 
 
 def _reason(name: str) -> str:
     return f'{_key(name)} = "why its changes need not be followed"'
-
-
-def _sql(name: str) -> str:
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*|COLUMN", name) else quoted(name)
 
 
 def _key(name: str) -> str:

@@ -9,13 +9,14 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from warehouse.db.identifiers import quoted
 from warehouse.errors import DeclarationError
 from warehouse.model.star import DIMENSIONS, TARGETS, Fact
 from warehouse.model.tables import delivered_columns
 from warehouse.settings import feed_section
 from warehouse.sources.feed import RECORDED_AT, ColumnType, FeedSpec, FieldPolicy, for_every_change
 from warehouse.sources.feed_tables import check_feed_tables
-from warehouse.sources.joins import CHANGED, Join, check_joins, parse_join, quoted
+from warehouse.sources.joins import CHANGED, Join, check_joins, parse_join
 from warehouse.sources.lookups import LookupSpec, parse_lookups
 from warehouse.sources.source import STAGING_SUFFIXES, Entity, SchemaPolicy, Source, Table, UndecodablePolicy
 
@@ -180,7 +181,9 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
     if len(table.key) != len(natural):
         raise DeclarationError(
             f"{where}: the key of {table} is ({', '.join(table.key)}), that of {name} ({', '.join(natural)}).",
-            hint="They must have as many columns, in the same order.",
+            hint=LONGER_KEY
+            if len(table.key) > len(natural)
+            else "They must have as many columns, in the same order.",
         )
     joins = [_join_parent(tables[parent], columns, table, where) for parent, columns in spec.parents.items()]
     joins += [
@@ -274,6 +277,10 @@ def _check_names(tables: Iterable[Table], entities: Mapping[str, Entity], path: 
         owners[name] = owner
 
 
+LONGER_KEY = (
+    "Let the source put several of its columns into one, by a generated column or a view: docs/sources.md, 'The key of "
+    "an entity'."
+)
 HINTS = {
     "tables": 'Add [tables.NAME] with key = ["…"].',
     "key": 'Add key = ["…"]: the columns that make a row unique.',

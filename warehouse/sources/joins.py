@@ -168,11 +168,6 @@ def without_table(expression: str) -> str:
     return _QUALIFIED.sub(lambda match: match[0] if match[3] else match[2], expression)
 
 
-def quoted(name: str) -> str:
-    """Quote an identifier for SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _qualified(text: str) -> list[tuple[str, str]]:
     return [(_fold(match[1]), _fold(match[2])) for match in _QUALIFIED.finditer(_blank(text)) if not match[3]]
 

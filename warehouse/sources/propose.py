@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
+from warehouse.db.identifiers import to_paste
 from warehouse.db.type_names import without_modifier
 from warehouse.errors import SettingsError, counted
 from warehouse.model.declaration import Dimension, Fact, Target
 from warehouse.model.star import TARGETS
 from warehouse.model.tables import delivered_columns
-from warehouse.sources.joins import CHANGED, quoted
+from warehouse.sources.declaration import LONGER_KEY
+from warehouse.sources.joins import CHANGED
 from warehouse.sources.live_tables import TIMESTAMPS, LiveTable
 from warehouse.sources.source import STAGING_SUFFIXES
 
@@ -31,18 +33,6 @@ _FAMILIES = {
     "double precision": "number", "date": "date", "boolean": "boolean",
     **dict.fromkeys((*TIMESTAMPS, "timestamptz"), "time"),
 }  # fmt: skip
-
-
-# Keywords that cannot be a table's name without quotes: those that pg_get_keywords() lists as reserved, even in part.
-_RESERVED = (
-    "all|analyse|analyze|and|any|array|as|asc|asymmetric|authorization|binary|both|case|cast|check|collate|collation|"
-    "column|concurrently|constraint|create|cross|current_catalog|current_date|current_role|current_schema|"
-    "current_time|current_timestamp|current_user|default|deferrable|desc|distinct|do|else|end|except|false|fetch|for|"
-    "foreign|freeze|from|full|grant|group|having|ilike|in|initially|inner|intersect|into|is|isnull|join|lateral|"
-    "leading|left|like|limit|localtime|localtimestamp|natural|not|notnull|null|offset|on|only|or|order|outer|"
-    "overlaps|placing|primary|references|returning|right|select|session_user|similar|some|symmetric|system_user|"
-    "table|tablesample|then|to|trailing|true|union|unique|user|using|variadic|verbose|when|where|window|with"
-)
 
 
 @dataclass(frozen=True)
@@ -137,7 +127,9 @@ def _choose(named: Mapping[str, LiveTable], chosen: Mapping[str, str]) -> dict[T
             raise SettingsError(
                 f"Table {name} cannot be {entity}: its key is ({', '.join(named[name].key)}), that of {entity} "
                 f"({', '.join(targets[entity].natural_key)}).",
-                hint="Declare its key by hand: it may have more columns than are needed to identify a row.",
+                hint=LONGER_KEY
+                if len(named[name].key) > len(targets[entity].natural_key)
+                else "Declare its key by hand: it may have more columns than are needed to identify a row.",
             )
     # Prefer tables to views, then the table that most foreign keys refer to.
     referred = [(schema, name) for one in named.values() for _, schema, name, _ in one.references]
@@ -239,7 +231,7 @@ class _Stub:
 
     def sql(self) -> str:
         """Write the conform SQL: every column of the entity, guessed by its name, or a null of its type."""
-        mirror, alias = _sql(f"{self.source}_{self.name}"), _sql(self.name)
+        mirror, alias = to_paste(f"{self.source}_{self.name}"), to_paste(self.name)
         guesses = self._guesses()
         columns = [one for one in delivered_columns(self.target) if not one.may_be_omitted]
         lines = []
@@ -249,17 +241,17 @@ class _Stub:
             todo = "" if column.name in guesses else "TODO "
             lines.append(f"    {value} as {column.name}{comma} -- {todo}{column.description}")
         changed_keys = f"staging.{self.source}_{self.target.entity}_changed_keys"
-        same = " and ".join(f"changed.{_sql(name)} = {alias}.{_sql(name)}" for name in self.key)
+        same = " and ".join(f"changed.{to_paste(name)} = {alias}.{to_paste(name)}" for name in self.key)
         joins = []
         for parent, own in self._used_parents().items():
             its = self.tables[parent].key
             on = " and ".join(
-                f"{alias}.{_sql(one)} = {_sql(parent)}.{_sql(other)}"
+                f"{alias}.{to_paste(one)} = {to_paste(parent, other)}"
                 for one, other in zip(own, its, strict=True)
             )
             joins.append(
-                f"left join raw.{_sql(f'{self.source}_{parent}')} as {_sql(parent)}\n"
-                f"    on {on} and not {_sql(parent)}._is_deleted"
+                f"left join raw.{to_paste(f'{self.source}_{parent}')} as {to_paste(parent)}\n"
+                f"    on {on} and not {to_paste(parent)}._is_deleted"
             )
         inputs = ", ".join(
             [
@@ -295,7 +287,7 @@ class _Stub:
             for columns, schema, referred, its in other.references:
                 if (schema, referred) == (self.table.schema, self.table.name) and name != self.name:
                     on = " and ".join(
-                        f"{_sql(name)}.{_sql(one)} = {_sql(self.name)}.{_sql(key)}"
+                        f"{to_paste(name, one)} = {to_paste(self.name, key)}"
                         for one, key in zip(columns, its, strict=True)
                     )
                     yield f"{_key(name)} = {_text(on)}"
@@ -327,9 +319,9 @@ class _Stub:
                 elif (family := _family(column.type)) == _family(kind) is not None:
                     # No cast of a time: one without a zone would be of UTC, while the engine takes the company's.
                     cast = "" if family == "time" else f"::{column.type}"
-                    guesses.setdefault(column.name, f"{_sql(name)}.{_sql(column.name)}{cast}")
+                    guesses.setdefault(column.name, f"{to_paste(name, column.name)}{cast}")
         if self.table.cursor:
-            guesses.setdefault("changed_at", f"{_sql(self.name)}.{_sql(self.table.cursor)}")
+            guesses.setdefault("changed_at", f"{to_paste(self.name, self.table.cursor)}")
         for flag, key in (("has_customer", "customer_id"), ("has_product", "product_id")):
             if isinstance(self.target, Fact) and key in guesses:
                 guesses.setdefault(flag, f"{guesses[key]} is not null")
@@ -337,21 +329,16 @@ class _Stub:
         return {column: value for column, value in guesses.items() if column in delivered}
 
     def _used_parents(self) -> dict[str, Sequence[str]]:
-        used = " ".join(self._guesses().values())
-        return {name: columns for name, columns in self._parents().items() if f"{_sql(name)}." in f" {used}"}
+        used = " ".join(["", *self._guesses().values()])
+        return {name: columns for name, columns in self._parents().items() if f"{to_paste(name)}." in used}
 
     @staticmethod
     def _text_of(table: str, column: str) -> str:
-        return f"{_sql(table)}.{_sql(column)}::text"
+        return f"{to_paste(table, column)}::text"
 
 
 def _family(kind: str) -> str | None:
     return _FAMILIES.get(without_modifier(kind))
-
-
-def _sql(name: str) -> str:
-    is_plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and not re.fullmatch(_RESERVED, name)
-    return name if is_plain else quoted(name)
 
 
 def _one_line(text: str) -> str:
