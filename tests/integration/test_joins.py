@@ -384,11 +384,39 @@ def test_after_any_history_the_star_is_as_a_fresh_load_makes_it(
         assert differences(opened, source=source) == {}, opened.runs
 
 
+def found_before_a_run(opened: Pipeline, source: Source) -> list[str]:
+    """What `dwh doctor` says about the SQL and the joins of a source."""
+    columns = {table: source_columns(opened.shop, table) for table in source.tables}
+    with connect(opened.warehouse_url) as connection:
+        return [error.what for error in find_declaration_faults(connection, source, columns)]
+
+
+def test_an_entity_that_is_declared_by_another_key_is_checked_by_that_key(
+    opened: Pipeline, tmp_path: Path
+) -> None:
+    opened.capture(source=mall(tmp_path, "purchase.grp"))
+    opened.do("alter table purchase add column no int generated always as (id + 10) stored unique")
+    for file, old, new in (
+        ("source.toml", '[tables.purchase]\nkey = ["id"]', '[tables.purchase]\nkey = ["no"]'),
+        ("conform/payment_method.sql", "using (id)", "using (no)"),
+        ("conform/payment_method.sql", "purchase.id::text as", "purchase.no::text as"),
+    ):
+        path = tmp_path / "mall" / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+    source = read_declaration(tmp_path / "mall")
+    assert found_before_a_run(opened, source) == []
+    opened.warehouse.execute("drop table raw.mall_purchase")
+    assert found_before_a_run(opened, source) == []
+    opened.capture(source=source, confirm_deletes=True)
+    assert names(opened) == ["a", "a", "b"]
+    assert differences(opened, source=source) == {}
+
+
 def test_what_is_not_followed_is_found_before_the_first_run(opened: Pipeline, tmp_path: Path) -> None:
     def faults(source: Source) -> list[str]:
-        columns = {table: source_columns(opened.shop, table) for table in source.tables}
-        with connect(opened.warehouse_url) as connection:
-            return [error.what for error in find_declaration_faults(connection, source, columns)]
+        return found_before_a_run(opened, source)
 
     assert faults(mall(tmp_path, PAYMENTS)) == [
         "conform/payment_method.sql of source 'mall' reads raw.mall_payment. Nothing says which keys of payment_method "

@@ -612,7 +612,7 @@ def test_key_of_another_type_is_loaded_before_it_is_reconciled(shop: Pipeline) -
     with pytest.raises(SchemaDrift) as error:
         reconcile(shop, repair=True)
     assert error.value.what == (
-        "Table public.thing of source 'shop' has changed since it was read last: its key id is of another type, "
+        "Table public.thing of source 'shop' has changed since it was read last: its key id is new or of another type, "
         "and rows are matched by it."
     )
     assert error.value.hint == "Load it first: `dwh run shop`."

@@ -7,11 +7,11 @@ from psycopg import sql
 
 from warehouse.db.identifiers import definitions
 from warehouse.errors import DeclarationError
-from warehouse.extract.catalog import HOUSEKEEPING, mirror_exists
+from warehouse.extract.catalog import HOUSEKEEPING, mirror_exists, mirrored_columns
 from warehouse.extract.column import Column
 from warehouse.load.batch import Batch
 from warehouse.load.conform import delivered_columns
-from warehouse.load.reads import Reads, check_reads, create_changed_keys_if_missing
+from warehouse.load.reads import Reads, check_reads, create_empty_changed_keys
 from warehouse.model.star import TARGETS
 from warehouse.sources.source import Entity, Source, Table
 
@@ -30,7 +30,10 @@ def find_declaration_faults(
             if not mirror_exists(connection, table):
                 _create_empty_mirror(connection, table, its_columns)
         for entity in source.entities.values():
-            create_changed_keys_if_missing(connection, entity)
+            if not mirrored_columns(connection, entity.table).keys() >= {*entity.table.key}:
+                # Declared by another key than it was captured by, which is an error of its own.
+                continue
+            create_empty_changed_keys(connection, entity)
             try:
                 reads = check_reads(connection, entity)
                 delivered_columns(Batch(connection, 0, entity, targets[entity.name]))

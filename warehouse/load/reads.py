@@ -12,7 +12,7 @@ from psycopg import sql
 
 from warehouse.db.connection_errors import is_of_statement
 from warehouse.db.dependencies import Dependencies, read_dependencies
-from warehouse.db.identifiers import to_paste
+from warehouse.db.identifiers import listed, to_paste
 from warehouse.errors import DeclarationError
 from warehouse.extract.catalog import columns_of
 from warehouse.extract.staged import Staged
@@ -48,13 +48,7 @@ def check_reads(connection: psycopg.Connection, entity: Entity) -> Reads:
         DeclarationError: the SQL or a join fails, or a join is missing; names the lines to add to source.toml.
     """
     with connection.transaction(force_rollback=True):
-        # The key columns of an earlier run's table may have other types than the mirror's now.
-        connection.execute(
-            sql.SQL("drop table if exists {}").format(
-                sql.Identifier("staging", f"{entity.source}_{entity.name}_changed_keys")
-            )
-        )
-        create_changed_keys_if_missing(connection, entity)
+        create_empty_changed_keys(connection, entity)
         read = _read(connection, entity)
         unfollowed = list(_find_unfollowed(connection, entity, read))
     if unfollowed:
@@ -78,16 +72,17 @@ def hash_reads(entity: Entity, staged: Staged) -> str:
     )
 
 
-def create_changed_keys_if_missing(connection: psycopg.Connection, entity: Entity) -> None:
-    """Create an empty table of changed keys if no run has created it, because the conform SQL reads it."""
+def create_empty_changed_keys(connection: psycopg.Connection, entity: Entity) -> None:
+    """Create the table of changed keys that the conform SQL reads. That of an earlier run is replaced, since its key
+    may have had other columns or types."""
     connection.execute(
         sql.SQL(
-            "create unlogged table if not exists {} as select {}, false as _has_updated_at, false as _is_new, "
-            "false as _is_outdated from {} limit 0"
+            "drop table if exists {keys}; create unlogged table {keys} as select {key}, false as _has_updated_at, "
+            "false as _is_new, false as _is_outdated from {mirror} limit 0"
         ).format(
-            sql.Identifier("staging", f"{entity.source}_{entity.name}_changed_keys"),
-            sql.SQL(", ").join(map(sql.Identifier, entity.table.key)),
-            sql.Identifier("raw", entity.table.mirror),
+            keys=sql.Identifier("staging", f"{entity.source}_{entity.name}_changed_keys"),
+            key=listed(entity.table.key),
+            mirror=sql.Identifier("raw", entity.table.mirror),
         )
     )
 

@@ -16,7 +16,8 @@ from warehouse.reconcile.verdict import Verdict
 def reconcile_members(batch: Batch, dimension: Dimension) -> Verdict:
     """Repair an SCD1 dimension from its batch.
 
-    A member without a conformed row is marked as deleted if the mirror has it, and removed if it does not.
+    A member without a conformed row is marked as deleted if the mirror has it, and removed if it does not. One that is
+    marked already stays: a mirror that was made again does not have it, and facts may refer to it.
     """
     started = time.monotonic()
     find_lost_keys(batch, dimension)
@@ -53,7 +54,7 @@ def reconcile_members(batch: Batch, dimension: Dimension) -> Verdict:
             where member.source_system = {source}
                 and not exists (select from {conformed} as conformed where conformed.{natural} = member.{natural})
                 and (
-                    member.is_inferred or waiting.row_key is not null
+                    member.is_inferred or member.is_deleted or waiting.row_key is not null
                     or exists (select from {mirror} as mirror where {mirror_key}::text = member.{natural})
                 );
             """,

@@ -135,8 +135,8 @@ def reconcile_mirror(
     )
     if retyped := sorted(set(table.key) - {column.name for column in columns}):
         raise SchemaDrift(
-            f"Table {table} of source '{table.source}' has changed since it was read last: its key {retyped[0]} is of "
-            "another type, and rows are matched by it.",
+            f"Table {table} of source '{table.source}' has changed since it was read last: its key {retyped[0]} is "
+            "new or of another type, and rows are matched by it.",
             hint=f"Load it first: `dwh run {table.source}`.",
         )
     digest = stored_checksums(writer, {table: (watermark.captured_at, columns)}).get(table)
