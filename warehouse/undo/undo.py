@@ -265,8 +265,8 @@ def _undo_runs(
         loads.append(Load(source, "dwh.fact_weblog", rows_deleted=removed))
     logs = [UndoLog(connection, table, run_ids) for table in changed_tables(connection, run_ids)]
     # Delete referencing rows before, and restore them after, the rows that they refer to.
-    deleted = Counter({log.table.name: log.delete_inserted() for log in reversed(logs)})
-    restored = {log.table.name: log.restore_changed() for log in logs}
+    deleted = Counter({log.table.full_name: log.delete_inserted() for log in reversed(logs)})
+    restored = {log.table.full_name: log.restore_changed() for log in logs}
     deleted.update(displace_restored(connection, run_ids))
     for name, (updated, inserted) in restored.items():
         if deleted[name] or updated or inserted:

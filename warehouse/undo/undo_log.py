@@ -1,15 +1,14 @@
 """Undo of one table: the before-images of its rows, read from the change log and restored."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import class_row
 
 from warehouse.archive.changed_rows import note_rows
 from warehouse.db.identifiers import listed, same_key
+from warehouse.history.logged_tables import LoggedTable, logged_tables
 from warehouse.load.scd2 import PARKED
 from warehouse.model.calendar import DATE
 from warehouse.model.weblog import DIMENSIONS
@@ -22,48 +21,42 @@ FOUND_WITH_POSITION: Final = ("open_transactions", "row_count", "rotation_starte
 PERMANENT: Final = [FILES, str(DATE), *(str(table) for table in DIMENSIONS)]
 
 
-@dataclass(frozen=True)
-class ChangedTable:
-    """A table whose rows have the id of the run that wrote them, and whose changes are logged."""
+def changed_tables(connection: psycopg.Connection, run_ids: Sequence[int]) -> list[LoggedTable]:
+    """Find the tables that the runs may have written to, in the order of their creation.
 
-    schema: str
-    relation: str
-    is_of_star: bool
-    columns: Sequence[str]
-    types: Sequence[str]
-    key: Sequence[str]
-    run_column: str
-    # True if its rows are inserted before the transaction that loads: they stay, so that ids and keys stay the same.
-    has_permanent_rows: bool
-
-    @property
-    def name(self) -> str:
-        """`schema.table`."""
-        return f"{self.schema}.{self.relation}"
-
-
-def changed_tables(connection: psycopg.Connection, run_ids: Sequence[int]) -> list[ChangedTable]:
-    """Find the tables that the runs may have written to, in the order of their creation."""
-    with connection.cursor(row_factory=class_row(ChangedTable)) as cursor:
-        return cursor.execute(_TABLES, {"run_ids": list(run_ids), "permanent": PERMANENT}).fetchall()
+    With every dimension if a mirror was touched, since a run infers members of dimensions that it did not load.
+    """
+    touched = {name for (name,) in connection.execute(_TOUCHED, {"run_ids": list(run_ids)}).fetchall()}
+    has_mirror = any(name.startswith("raw.") for name in touched)
+    return [
+        table
+        for table in logged_tables(connection)
+        if table.schema == "audit"
+        or table.full_name in touched
+        or (has_mirror and table.is_of_star and table.name.startswith("dim_"))
+    ]
 
 
 class UndoLog:
     """Undo of one table: its rows as they were before the first of the runs changed them."""
 
-    def __init__(self, connection: psycopg.Connection, table: ChangedTable, run_ids: Sequence[int]) -> None:
+    def __init__(self, connection: psycopg.Connection, table: LoggedTable, run_ids: Sequence[int]) -> None:
         self._connection, self.table = connection, table
         self._names: dict[str, sql.Composable] = {
-            "table": sql.Identifier(table.schema, table.relation),
+            "table": sql.Identifier(table.schema, table.name),
             "images": sql.Identifier("pg_temp", "image"),
             "log": sql.Identifier("audit", "change" if table.is_of_star else "before_image"),
             "id": sql.Identifier("change_id" if table.is_of_star else "image_id"),
-            "run_column": sql.Identifier(table.run_column),
+            "run_column": sql.Identifier("_run_id" if table.schema == "raw" else "run_id"),
             "run_ids": sql.Literal(list(run_ids)),
-            "name": sql.Literal(table.name),
+            "name": sql.Literal(table.full_name),
+            "same": same_key(table.key, "written", "image"),
         }
-        existed = "true" if table.has_permanent_rows else "image.{run_column} <> all({run_ids})"
-        self._names["existed"] = self._sql(existed)
+        # Rows that are inserted before the transaction that loads: they stay, so that ids and keys stay the same.
+        self._is_permanent = table.full_name in PERMANENT
+        self._names["existed"] = self._sql(
+            "true" if self._is_permanent else "image.{run_column} <> all({run_ids})"
+        )
         self._row_schemas = connection.execute(
             self._sql(
                 "select row_schema_id, columns from audit.row_schema where row_schema_id in "
@@ -75,19 +68,18 @@ class UndoLog:
         logged = set(table.columns).intersection(*(columns for _, columns in self._row_schemas))
         self._columns = [name for name in table.columns if name in logged] if self._row_schemas else []
         self._unknown = [
-            name for name in FOUND_WITH_POSITION if table.name == POSITIONS and name not in logged
+            name for name in FOUND_WITH_POSITION if table.full_name == POSITIONS and name not in logged
         ]
 
     def delete_inserted(self) -> int:
         """Delete the rows that the runs inserted. Returns their number."""
-        if self.table.has_permanent_rows:
+        if self._is_permanent:
             return 0
         unless_existed: sql.Composable = sql.SQL("")
-        if self._row_schemas and self.table.key:
+        if self._row_schemas:
             self._load_images()
             unless_existed = self._sql(
-                "and not exists (select from {images} as image where {same} and {existed})",
-                same=same_key(self.table.key, "image", "written"),
+                "and not exists (select from {images} as image where {same} and {existed})"
             )
         return self._connection.execute(
             self._sql(
@@ -101,38 +93,31 @@ class UndoLog:
         if not self._row_schemas:
             return 0, 0
         self._load_images()
-        if self.table.name == FILES:
+        if self.table.full_name == FILES:
             freed = self._connection.execute(_FREE_PATHS).fetchall()
             note_rows(self._connection, FILES, [str(file_id) for (file_id,) in freed])
-        updated = 0
-        missing: sql.Composable = sql.SQL("true")
-        if self.table.key:
-            # The key of a mirror is restored, too: equal keys may differ in their text (1.0, 1.00).
-            assigned = [
-                name for name in self._columns if name not in self.table.key or self.table.schema == "raw"
-            ]
-            same = same_key(self.table.key, "written", "image")
-            if self.table.is_of_star and "valid_from" in assigned:
-                self._park_versions(same)
-            update = self._sql(
-                "update {table} as written set {assigned} from {images} as image where {same} and {existed}",
-                assigned=sql.SQL(", ").join(
-                    [
-                        *(sql.SQL("{0} = image.{0}").format(sql.Identifier(name)) for name in assigned),
-                        *(sql.SQL("{} = null").format(sql.Identifier(name)) for name in self._unknown),
-                    ]
-                ),
-                same=same,
-            )
-            updated = sum(
-                self._connection.execute(update + condition).rowcount
-                for condition in self._update_conditions()
-            )
-            missing = self._sql("not exists (select from {table} as written where {same})", same=same)
+        if self.table.is_of_star and "valid_from" in self._columns:
+            self._park_versions()
+        # The key of a mirror is restored, too: equal keys may differ in their text (1.0, 1.00).
+        assigned = [
+            name for name in self._columns if name not in self.table.key or self.table.schema == "raw"
+        ]
+        update = self._sql(
+            "update {table} as written set {assigned} from {images} as image where {same} and {existed}",
+            assigned=sql.SQL(", ").join(
+                [
+                    *(sql.SQL("{0} = image.{0}").format(sql.Identifier(name)) for name in assigned),
+                    *(sql.SQL("{} = null").format(sql.Identifier(name)) for name in self._unknown),
+                ]
+            ),
+        )
+        updated = sum(
+            self._connection.execute(update + condition).rowcount for condition in self._update_conditions()
+        )
         restored = self._sql(
-            "select {columns} from {images} as image where {existed} and {missing}",
+            "select {columns} from {images} as image "
+            "where {existed} and not exists (select from {table} as written where {same})",
             columns=listed(self._columns),
-            missing=missing,
         )
         if self.table.is_of_star:
             self._connection.execute(
@@ -164,7 +149,7 @@ class UndoLog:
         ).rowcount
         return updated, inserted
 
-    def _park_versions(self, same: sql.Composable) -> None:
+    def _park_versions(self) -> None:
         """Move versions whose times are restored out of the way, if a repair has moved the start of any: they are
         restored in no order, and one may overlap another that is not restored yet."""
         statement = """
@@ -177,12 +162,12 @@ class UndoLog:
                     where written.valid_from <> image.valid_from
                 )
         """
-        self._connection.execute(self._sql(statement, parked=PARKED, same=same))
+        self._connection.execute(self._sql(statement, parked=PARKED))
 
     def _update_conditions(self) -> Iterator[sql.Composable]:
         """Yield the condition of each update. Files may have swapped their paths, which are unique: these are restored
         one by one, newest change first."""
-        if self.table.name != FILES:
+        if self.table.full_name != FILES:
             yield sql.SQL("")
             return
         orders = self._connection.execute("select image_order from pg_temp.image order by 1 desc").fetchall()
@@ -205,11 +190,8 @@ class UndoLog:
     def _load_images(self) -> None:
         """Fill pg_temp.image with the first image of each row, in the table's own columns."""
         first = self._sql(
-            "select {distinct} row_schema_id, before, {id} as image_order from {log} "
-            "where run_id = any({run_ids}) and table_name = {name} and operation <> 'alter' {order}",
-            # A table without a key has images of deleted rows only, each of them once.
-            distinct=sql.SQL("distinct on (row_key)" if self.table.key else ""),
-            order=self._sql("order by row_key, {id}" if self.table.key else ""),
+            "select distinct on (row_key) row_schema_id, before, {id} as image_order from {log} "
+            "where run_id = any({run_ids}) and table_name = {name} and operation <> 'alter' order by row_key, {id}"
         )
         types = dict(zip(self.table.columns, self.table.types, strict=True))
         parts = [
@@ -226,7 +208,7 @@ class UndoLog:
                             for name in self._columns
                         ),
                         # Not for mirrors, which may have a column of that name.
-                        *([sql.SQL("image_order")] if self.table.name == FILES else []),
+                        *([sql.SQL("image_order")] if self.table.full_name == FILES else []),
                     ]
                 ),
                 row_schema=sql.Literal(row_schema_id),
@@ -260,48 +242,10 @@ _FREE_PATHS: Final = """
     returning file.file_id
 """
 
-# With every dimension if a mirror was touched, since a run infers members of dimensions that it did not load.
-_TABLES = """
-    with touched as (
-        select table_name from audit.load where run_id = any(%(run_ids)s)
-        union
-        select table_name from audit.change where run_id = any(%(run_ids)s)
-        union
-        select table_name from audit.before_image where run_id = any(%(run_ids)s)
-    )
-
-    select
-        namespace.nspname as schema,
-        relation.relname as relation,
-        bool_or(trigger.tgfoid = 'audit.log_change'::regproc) as is_of_star,
-        array(
-            select attname::text from pg_attribute
-            where attrelid = relation.oid and attnum > 0 and not attisdropped order by attnum
-        ) as columns,
-        array(
-            select format_type(atttypid, atttypmod) from pg_attribute
-            where attrelid = relation.oid and attnum > 0 and not attisdropped order by attnum
-        ) as types,
-        array(
-            select attname::text
-            from pg_index
-            cross join unnest(indkey) with ordinality as part (attnum, position)
-            inner join pg_attribute on attrelid = indrelid and pg_attribute.attnum = part.attnum
-            where indrelid = relation.oid and indisprimary
-            order by part.position
-        ) as key,
-        case namespace.nspname when 'raw' then '_run_id' else 'run_id' end as run_column,
-        namespace.nspname || '.' || relation.relname = any(%(permanent)s) as has_permanent_rows
-    from pg_trigger as trigger
-    inner join pg_class as relation on trigger.tgrelid = relation.oid
-    inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
-    where trigger.tgfoid in ('audit.log_change'::regproc, 'audit.log_before_image'::regproc)
-        and (
-            namespace.nspname || '.' || relation.relname in (select table_name from touched)
-            or namespace.nspname = 'audit'
-            or namespace.nspname = 'dwh' and relation.relname like 'dim\\_%%'
-                and exists (select from touched where table_name like 'raw.%%')
-        )
-    group by namespace.oid, relation.oid
-    order by relation.oid
+_TOUCHED: Final = """
+    select table_name from audit.load where run_id = any(%(run_ids)s)
+    union
+    select table_name from audit.change where run_id = any(%(run_ids)s)
+    union
+    select table_name from audit.before_image where run_id = any(%(run_ids)s)
 """
