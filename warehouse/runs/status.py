@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg.rows import dict_row
@@ -15,6 +15,93 @@ from warehouse.runs.live_process import read_processes
 Rows = list[dict[str, Any]]
 # Maximum number of differences to show for a run; audit.difference has all.
 MOST_DIFFERENCES = 100
+# Queries of the sections of `Status` that are read as they are.
+_SECTIONS: Final = {
+    "tables": """
+        select source, table_name, complete_at, verified_since, changed_at, run_id, row_count_estimate, size_bytes
+        from mart.table_freshness order by source, table_name
+        """,
+    "quarantine": """
+        select source, entity, rule, waiting_count, oldest_at, newest_at
+        from mart.quarantine_by_rule order by source, entity, waiting_count desc, rule
+        """,
+    "verifications": """
+        select source, table_name, verdict, rows_source, rows_mirror, chunks_differing, verified_at, run_id
+        from mart.capture_verification order by source, table_name
+        """,
+    "reconciled": """
+        select layer, source, table_name, verdict, rows_expected, rows_found, rows_differing, rows_repaired,
+            rows_pending, verified_at, run_id
+        from mart.reconciliation order by array_position(array['mirror', 'star', 'weblog', 'mart'], layer), source,
+            table_name
+        """,
+    "unread_files": """
+        select feed, path, status, reason, hint, first_seen_at, run_id from mart.unread_file
+        order by status = 'ignored', feed, path
+        """,
+    "archive": """
+        select *
+        from (
+            select max(archived_run_id) as archived_run_id, max(archived_at) as archived_at
+            from audit.archive_table
+            where archived_run_id < (
+                select coalesce(min(run_id), 9223372036854775807) from audit.archive_pending
+                where published_at is not null
+            )
+        ) as archived
+        cross join (
+            select count(distinct run_id) as pending_runs, coalesce(sum(row_count), 0)::bigint as pending_rows,
+                min(published_at) as pending_since
+            from audit.archive_pending where published_at is not null
+        ) as pending
+        where archived_run_id is not null or pending_runs > 0
+        """,
+}
+# Queries of the sections of `RunDetails` that are read as they are, by the run's id.
+_SECTIONS_OF_RUN: Final = {
+    "loads": """
+        select source, table_name, window_low, window_high, rows_read, rows_inserted, rows_updated,
+            rows_expired, rows_deleted, rows_unchanged, rows_quarantined, rows_cursor_missed,
+            rows_found_by_checksum, source_rows_read, source_blocks_read, seconds, loaded_at
+        from audit.load where run_id = %s order by load_id
+        """,
+    "checks": """
+        select source, dataset, check_name, check_type, column_name, level, outcome, measured, threshold,
+            rows_checked, message
+        from audit.check_result where run_id = %s order by check_result_id
+        """,
+    "verifications": """
+        select layer, source, table_name, verdict, rows_source, rows_mirror, rows_differing, rows_pending,
+            rows_repaired, chunks, chunks_differing, seconds
+        from audit.verification where run_id = %s order by verification_id
+        """,
+    # Do not select the rows' values: they may be personal data, and all users of Prefect's UI see this result.
+    "differences": f"""
+        select layer, source, table_name, row_key::text, problem, is_repaired
+        from audit.difference where run_id = %s order by difference_id limit {MOST_DIFFERENCES}
+        """,
+    "unread_files": "select path, status, reason, hint from mart.unread_file where run_id = %s order by path",
+    "verified": """
+        -- Do not join by the watermark's run: live capture may have moved it since.
+        select
+            freshness.table_name, freshness.verified_since,
+            exists (
+                select from audit.key_range as other
+                where other.source = watermark.source and other.table_name = watermark.table_name
+                    and other.run_id < verification.run_id
+            ) as is_part
+        from audit.verification as verification
+        inner join audit.watermark as watermark using (source, table_name)
+        inner join mart.table_freshness as freshness
+            on freshness.source = watermark.source and freshness.table_name = 'raw.' || watermark.mirror
+        where verification.run_id = %s and verification.layer = 'mirror'
+            and exists (
+                select from audit.key_range
+                where source = watermark.source and table_name = watermark.table_name
+            )
+        order by freshness.table_name
+        """,
+}
 
 
 @dataclass(frozen=True)
@@ -77,71 +164,14 @@ def read_status(connection: psycopg.Connection, declared: Mapping[str, Path], ru
         runs,
     )
     return Status(
-        [
+        runs=[
             run | {"status": "crashed", "message": CRASHED}
             if run["run_id"] in dead and run["status"] == "running"
             else run
             for run in last
         ],
-        _rows(
-            connection,
-            """
-            select source, table_name, complete_at, verified_since, changed_at, run_id, row_count_estimate, size_bytes
-            from mart.table_freshness order by source, table_name
-            """,
-        ),
-        _rows(
-            connection,
-            """
-            select source, entity, rule, waiting_count, oldest_at, newest_at
-            from mart.quarantine_by_rule order by source, entity, waiting_count desc, rule
-            """,
-        ),
-        _rows(
-            connection,
-            """
-            select source, table_name, verdict, rows_source, rows_mirror, chunks_differing, verified_at, run_id
-            from mart.capture_verification order by source, table_name
-            """,
-        ),
-        _rows(
-            connection,
-            """
-            select layer, source, table_name, verdict, rows_expected, rows_found, rows_differing, rows_repaired,
-                rows_pending, verified_at, run_id
-            from mart.reconciliation order by array_position(array['mirror', 'star', 'weblog', 'mart'], layer), source,
-                table_name
-            """,
-        ),
-        list_stale_targets(connection, declared),
-        _rows(
-            connection,
-            """
-            select feed, path, status, reason, hint, first_seen_at, run_id from mart.unread_file
-            order by status = 'ignored', feed, path
-            """,
-        ),
-        _rows(
-            connection,
-            """
-            select *
-            from (
-                select max(archived_run_id) as archived_run_id, max(archived_at) as archived_at
-                from audit.archive_table
-                where archived_run_id < (
-                    select coalesce(min(run_id), 9223372036854775807) from audit.archive_pending
-                    where published_at is not null
-                )
-            ) as archived
-            cross join (
-                select count(distinct run_id) as pending_runs, coalesce(sum(row_count), 0)::bigint as pending_rows,
-                    min(published_at) as pending_since
-                from audit.archive_pending where published_at is not null
-            ) as pending
-            where archived_run_id is not null or pending_runs > 0
-            """,
-        ),
-        [
+        stale=list_stale_targets(connection, declared),
+        live=[
             {
                 "source": one.source,
                 "host": one.host,
@@ -154,6 +184,7 @@ def read_status(connection: psycopg.Connection, declared: Mapping[str, Path], ru
             }
             for one in read_processes(connection)
         ],
+        **{section: _rows(connection, query) for section, query in _SECTIONS.items()},
     )
 
 
@@ -168,75 +199,11 @@ def read_run_details(connection: psycopg.Connection, run_id: int) -> RunDetails:
         run_id,
     )
     return RunDetails(
-        run[0],
-        _rows(
-            connection,
-            """
-            select source, table_name, window_low, window_high, rows_read, rows_inserted, rows_updated,
-                rows_expired, rows_deleted, rows_unchanged, rows_quarantined, rows_cursor_missed,
-                rows_found_by_checksum, source_rows_read, source_blocks_read, seconds, loaded_at
-            from audit.load where run_id = %s order by load_id
-            """,
-            run_id,
-        ),
-        _rows(
-            connection,
-            """
-            select source, dataset, check_name, check_type, column_name, level, outcome, measured, threshold,
-                rows_checked, message
-            from audit.check_result where run_id = %s order by check_result_id
-            """,
-            run_id,
-        ),
-        _rows(
-            connection,
-            """
-            select layer, source, table_name, verdict, rows_source, rows_mirror, rows_differing, rows_pending,
-                rows_repaired, chunks, chunks_differing, seconds
-            from audit.verification where run_id = %s order by verification_id
-            """,
-            run_id,
-        ),
-        # Do not select the rows' values: they may be personal data, and all users of Prefect's UI see this result.
-        _rows(
-            connection,
-            """
-            select layer, source, table_name, row_key::text, problem, is_repaired
-            from audit.difference where run_id = %s order by difference_id limit %s
-            """,
-            run_id,
-            MOST_DIFFERENCES,
-        ),
-        _rows(connection, "select count(*) from audit.difference where run_id = %s", run_id)[0]["count"],
-        _rows(
-            connection,
-            "select path, status, reason, hint from mart.unread_file where run_id = %s order by path",
-            run_id,
-        ),
-        _rows(
-            connection,
-            """
-            -- Do not join by the watermark's run: live capture may have moved it since.
-            select
-                freshness.table_name, freshness.verified_since,
-                exists (
-                    select from audit.key_range as other
-                    where other.source = watermark.source and other.table_name = watermark.table_name
-                        and other.run_id < verification.run_id
-                ) as is_part
-            from audit.verification as verification
-            inner join audit.watermark as watermark using (source, table_name)
-            inner join mart.table_freshness as freshness
-                on freshness.source = watermark.source and freshness.table_name = 'raw.' || watermark.mirror
-            where verification.run_id = %s and verification.layer = 'mirror'
-                and exists (
-                    select from audit.key_range
-                    where source = watermark.source and table_name = watermark.table_name
-                )
-            order by freshness.table_name
-            """,
-            run_id,
-        ),
+        run=run[0],
+        difference_count=_rows(connection, "select count(*) from audit.difference where run_id = %s", run_id)[
+            0
+        ]["count"],
+        **{section: _rows(connection, query, run_id) for section, query in _SECTIONS_OF_RUN.items()},
     )
 
 
