@@ -1,6 +1,6 @@
 """Stage: from one snapshot of a source, copy the rows that may have changed and find the keys that were deleted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -21,11 +21,11 @@ from warehouse.extract.reading import last_open_transactions, smallest_tables
 from warehouse.extract.snapshot import Snapshot, snapshot_of
 from warehouse.extract.source_counters import read_counters
 from warehouse.extract.source_identity import captured_identity, check_same_source
-from warehouse.extract.stage_table import TableStager
+from warehouse.extract.stage_table import TableStager, TableState
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.extract.staging_tables import create_staging
 from warehouse.extract.table_catalog import read_catalogs
-from warehouse.extract.watermark import read_watermarks
+from warehouse.extract.watermark import Watermark, read_watermarks
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
 from warehouse.sources.source import Source, Table
@@ -85,23 +85,8 @@ def stage(
                 "set local cursor_tuple_fraction = 1"
             )
             is_accepted = _check_identity(writer, source, snapshot, accept_source, progress)
-            catalogs = read_catalogs(reader, writer, source.tables)
-            columns = {table: catalog.drift.columns for table, catalog in catalogs.items()}
-            late = late_cursors(writer, watermarks, columns, snapshot)
-            create_staging(writer, columns)
-            # Views have no indexes, and small tables are scanned.
-            large = {
-                table: columns[table]
-                for table, catalog in catalogs.items()
-                if table not in small and catalog.has_transaction_ids
-            }
-            paths = read_access_paths(reader, writer, large)
-            moments = {
-                table: (mark.captured_at, columns[table])
-                for table, mark in watermarks.items()
-                if table in small and mark is not None
-            }
-            verified = stored_checksums(writer, moments, if_verified=True)
+            states = _read_states(reader, writer, watermarks, small, snapshot)
+            create_staging(writer, {state.table: state.catalog.drift.columns for state in states})
 
             def hand_over(batch: StagedTable) -> None:
                 # Only the run that holds the source's lock may commit to the staging tables.
@@ -109,28 +94,22 @@ def stage(
                 run.commit(writer)
                 on_staged(batch, snapshot)
 
-            for table in source.tables:
+            for state in states:
                 stager = TableStager(
                     reader,
                     writer,
-                    table,
-                    catalogs[table],
-                    watermarks[table],
-                    table in late,
+                    state,
                     snapshot,
                     limits,
                     threshold,
-                    is_small=table in small,
-                    paths=paths.get(table, NO_PATHS),
-                    verified=verified.get(table),
-                    on_copied=hand_over,
                     full_refresh=full_refresh or accept_source,
+                    on_copied=hand_over,
                     progress=progress,
                 )
-                with _explain_undecodable(source_url, table):
+                with _explain_undecodable(source_url, state.table):
                     staged.append(stager.stage())
                 if is_accepted:
-                    progress(f"{table.name}: {describe_changes(writer, staged[-1])}")
+                    progress(f"{state.table.name}: {describe_changes(writer, staged[-1])}")
                 hand_over(staged[-1])
             if digests := [one.digest for one in staged if one.digest is not None]:
                 store_checksums(writer, snapshot.taken_at, digests)
@@ -147,6 +126,48 @@ def stage(
         is_refresh_requested=full_refresh or accept_source,
         limits=limits,
     )
+
+
+def _read_states(
+    reader: psycopg.Connection,
+    writer: psycopg.Connection,
+    watermarks: Mapping[Table, Watermark | None],
+    small: Collection[Table],
+    snapshot: Snapshot,
+) -> list[TableState]:
+    """Read the catalogs, indexes and stored checksums of all tables before any of their rows.
+
+    Raises:
+        SourceError, SchemaDrift, DeclarationError: a table cannot be read, or differs from its mirror or declaration.
+    """
+    catalogs = read_catalogs(reader, writer, list(watermarks))
+    columns = {table: catalog.drift.columns for table, catalog in catalogs.items()}
+    late = late_cursors(writer, watermarks, columns, snapshot)
+    # Views have no indexes, and small tables are scanned.
+    large = {
+        table: columns[table]
+        for table, catalog in catalogs.items()
+        if table not in small and catalog.has_transaction_ids
+    }
+    paths = read_access_paths(reader, writer, large)
+    moments = {
+        table: (mark.captured_at, columns[table])
+        for table, mark in watermarks.items()
+        if table in small and mark is not None
+    }
+    verified = stored_checksums(writer, moments, if_verified=True)
+    return [
+        TableState(
+            table,
+            catalogs[table],
+            watermark,
+            has_late_cursor=table in late,
+            is_small=table in small,
+            paths=paths.get(table, NO_PATHS),
+            verified=verified.get(table),
+        )
+        for table, watermark in watermarks.items()
+    ]
 
 
 def _check_identity(

@@ -49,29 +49,41 @@ HURRY_ABOVE = 0.01
 TOUCHED_SAMPLE = 1000
 
 
+@dataclass(frozen=True)
+class TableState:
+    """What source and warehouse know of a table before its rows are read."""
+
+    table: Table
+    catalog: TableCatalog
+    # Its watermark, as the last published run has left it.
+    before: Watermark | None
+    # True if its last cursor value is later than the snapshot: a read from 'infinity' on would find nothing.
+    has_late_cursor: bool
+    is_small: bool
+    # For a table that is not small.
+    paths: AccessPaths
+    # For a small table: the checksums to which the last run verified the mirror, if they are known.
+    verified: Digest | None
+
+
 @dataclass
 class TableStager:
     """Stages one table of a source from the snapshot of `reader`."""
 
     reader: psycopg.Connection
     writer: psycopg.Connection
-    table: Table
-    catalog: TableCatalog
-    before: Watermark | None
-    # True if its last cursor value is later than the snapshot: a read from 'infinity' on would find nothing.
-    has_late_cursor: bool
+    state: TableState
     snapshot: Snapshot
     limits: ReadLimits
     threshold: DeleteThreshold
-    is_small: bool
-    # For a table that is not small.
-    paths: AccessPaths
-    # For a small table: the checksums to which the last run verified the mirror, if they are known.
-    verified: Digest | None
     full_refresh: bool
     # Called with a first batch as soon as it is copied: the comparison adds no rows to it.
     on_copied: Callable[[StagedTable], None]
     progress: Callable[[str], None]
+
+    @property
+    def table(self) -> Table:
+        return self.state.table
 
     def stage(self) -> StagedTable:
         """Copy changed rows and find deletes; verdicts on key ranges are published with them, or not at all."""
@@ -83,9 +95,9 @@ class TableStager:
 
     def _stage(self) -> StagedTable:
         self._started, self._scanned_seconds = time.monotonic(), 0.0
-        drift = self.catalog.drift
-        self._has_transaction_ids = self.catalog.has_transaction_ids
-        self._columns, self._identity = drift.columns, self.catalog.identity
+        drift = self.state.catalog.drift
+        self._has_transaction_ids = self.state.catalog.has_transaction_ids
+        self._columns, self._identity = drift.columns, self.state.catalog.identity
         window = self._find_window(drift)
         self._notes: list[str] = []
         for message in (*drift.messages, *window.notes):
@@ -94,12 +106,17 @@ class TableStager:
         ranges: list[KeyRange] = []
         reading = Reading("scan")
         # Also for a table that was never read: it may turn out to be large.
-        if not self.is_small:
-            self._order = self.paths.key_order
+        if not self.state.is_small:
+            self._order = self.state.paths.key_order
             if self._order is not None and window.watermark is not None:
                 ranges = read_ranges(self.writer, self.table, self._order)
             reading = choose_reading(
-                self.table, window, self.paths, self.limits, self.snapshot.taken_at, has_ranges=bool(ranges)
+                self.table,
+                window,
+                self.state.paths,
+                self.limits,
+                self.snapshot.taken_at,
+                has_ranges=bool(ranges),
             )
         if reading.note:
             self._note(reading.note)
@@ -116,12 +133,12 @@ class TableStager:
     def _find_window(self, drift: Drift) -> Window:
         window = find_window(
             self.table,
-            self.before,
+            self.state.before,
             self.snapshot,
             self._identity,
             full_refresh=self.full_refresh or drift.needs_full_refresh,
         )
-        if window.watermark is None or not self.has_late_cursor:
+        if window.watermark is None or not self.state.has_late_cursor:
             return window
         return replace(window, watermark=replace(window.watermark, cursor_value=None))
 
@@ -136,21 +153,21 @@ class TableStager:
         rows_read = sum(map(self._copy_without_scan, scanned.changed)) if scanned else self._copy_rows(where)
         copied = time.monotonic()
         # Not for a mirror without a watermark: only the comparison finds which of its rows were deleted.
-        if self.before is None and not self.catalog.mirror.exists:
+        if self.state.before is None and not self.state.catalog.mirror.exists:
             self.on_copied(self._staged(watermark, rows_read, 0, copied))
         compared = compare_all(
             self.reader,
             self.writer,
             self.table,
             self._columns,
-            self.catalog.mirror,
+            self.state.catalog.mirror,
             where,
             rows_read,
             is_full=watermark is None,
             verified=self._verified(watermark),
             scanned=scanned,
         )
-        if not self.is_small:
+        if not self.state.is_small:
             # Store them now, so that this process need not keep those of all large tables in memory.
             store_checksums(self.writer, self.snapshot.taken_at, [compared.digest])
         rows_found = compared.rows_found
@@ -162,15 +179,15 @@ class TableStager:
             source_rows=compared.source_rows,
             rows_compared=compared.source_rows,
             rotation=Rotation(self.snapshot.taken_at),
-            digest=compared.digest if self.is_small else None,
+            digest=compared.digest if self.state.is_small else None,
         )
 
     def _verified(self, watermark: Watermark | None) -> Digest | None:
         """Return the checksums to which the last run verified the mirror; None if they are not known."""
         if watermark is None:
             return None
-        if self.is_small:
-            return self.verified
+        if self.state.is_small:
+            return self.state.verified
         moment = {self.table: (watermark.captured_at, self._columns)}
         return stored_checksums(self.writer, moment, if_verified=True).get(self.table)
 
@@ -191,7 +208,7 @@ class TableStager:
             self.table,
             self._columns,
             has_changed,
-            self.catalog.mirror.rows,
+            self.state.catalog.mirror.rows,
             hashing(self.reader, self.writer),
         )
         self._scanned_seconds = time.monotonic() - started
@@ -199,7 +216,7 @@ class TableStager:
 
     def _may_have_many_changes(self, watermark: Watermark) -> bool:
         """Whether the source has counted more changes than the places (ctid) that a scan may collect."""
-        return unexplained_changes(watermark, self.catalog.counters.changes, 0) > MOST_PLACES
+        return unexplained_changes(watermark, self.state.catalog.counters.changes, 0) > MOST_PLACES
 
     def _stage_by_cursor(
         self, watermark: Watermark, clock: SourceClock, ranges: Sequence[KeyRange]
@@ -261,7 +278,7 @@ class TableStager:
         last = last_verification(self.writer, self.table, self.snapshot.taken_at) or watermark.captured_at
         elapsed = self.snapshot.taken_at - min(watermark.captured_at, last)
         rows = sum(one.row_count for one in ranges)
-        changes = self.catalog.counters.changes
+        changes = self.state.catalog.counters.changes
         chosen = choose_ranges(
             ranges,
             touched,
@@ -303,7 +320,7 @@ class TableStager:
         return StagedTable(
             self.table,
             self._columns,
-            self.catalog.comment,
+            self.state.catalog.comment,
             full_refresh=watermark is None,
             window_low=watermark.cursor_value if watermark else None,
             rows_read=rows_read,
@@ -313,8 +330,8 @@ class TableStager:
             hashing=hashing(self.reader, self.writer),
             identity=self._identity,
             notes=tuple(self._notes),
-            before=self.before,
-            has_mirror=self.catalog.mirror.exists,
+            before=self.state.before,
+            has_mirror=self.state.catalog.mirror.exists,
             key_order=self._order,
         )
 
