@@ -285,7 +285,7 @@ def test_settings_of_the_source_s_database_disturb_live_no_more_than_a_scheduled
             touch(shop, "customer", "name = 'Of an odd server'")
             process.wait("select from dwh.dim_customer where is_current and name = 'Of an odd server'")
             with connect(shop.shop_url) as other:
-                other.execute("lock table customer")
+                other.execute("set local statement_timeout = 0; lock table customer")
                 waits = "select from pg_locks where not granted and relation = 'customer'::regclass"
                 wait_until(lambda: bool(shop.shop.execute(waits).rowcount), process)
                 time.sleep(0.4)
