@@ -474,7 +474,7 @@ def feed_section(declaration: Path) -> object:
     A source with one is a feed: its rows come from files, so it has no URL.
     """
     try:
-        return tomllib.loads(declaration.read_text("utf-8")).get("feed")
+        return tomllib.loads(declaration.read_text("utf-8-sig")).get("feed")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
         return None
 

@@ -52,6 +52,21 @@ def test_declaration_says_tables_entities_and_parents(tmp_path: Path) -> None:
     assert (shopper.mirror, str(town)) == ("mall_shopper", "geo.town")
 
 
+def test_files_of_editors_on_windows_are_read_if_they_are_utf_8(tmp_path: Path) -> None:
+    declared = declare(tmp_path, GOOD)
+    files = (tmp_path / "mall" / "source.toml", tmp_path / "mall" / "conform" / "customer.sql")
+    for path in files:
+        path.write_text(path.read_text().replace("\n", "\r\n"), "utf-8-sig")
+    assert read_source("mall", tmp_path) == declared
+    for path in reversed(files):
+        path.write_bytes(path.read_bytes() + "\n-- Preis in €".encode("cp1252"))
+        with pytest.raises(DeclarationError) as error:
+            read_source("mall", tmp_path)
+        line = path.read_bytes().count(b"\n") + 1
+        assert error.value.what == f"{path} is not UTF-8 text: byte 0x80 in line {line}."
+        assert error.value.hint == "Save it as UTF-8."
+
+
 @pytest.mark.parametrize("name", sorted(declared_sources()))
 def test_every_source_that_is_shipped_can_be_read(name: str) -> None:
     assert read_source(name).entities

@@ -101,8 +101,8 @@ def read_declaration(folder: Path) -> Source:
     """
     path = folder / "source.toml"
     try:
-        spec = _Spec.model_validate(tomllib.loads(path.read_text("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        spec = _Spec.model_validate(tomllib.loads(_read_text(path)))
+    except tomllib.TOMLDecodeError as error:
         raise DeclarationError(f"{path} is not TOML: {error}.", hint="Correct that line.") from None
     except ValidationError as error:
         raise _explain(error, path) from None
@@ -161,6 +161,18 @@ def landing_of(folder: Path) -> str | None:
     section = feed_section(folder / "source.toml")
     landing = section.get("landing") if isinstance(section, dict) else None
     return landing if isinstance(landing, str) else None
+
+
+def _read_text(path: Path) -> str:
+    """Read a file as UTF-8, with or without the byte order mark that editors on Windows write."""
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DeclarationError(
+            f"{path} is not UTF-8 text: byte {error.object[error.start]:#x} in line {line}.",
+            hint="Save it as UTF-8.",
+        ) from None
 
 
 def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Table]) -> Entity:
@@ -232,7 +244,7 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
         spec.stale,
         frozenset(spec.unmapped_columns),
         spec.relaxed_rules,
-        sql.read_text("utf-8"),
+        _read_text(sql),
         parse_lookups(spec.lookups, targets[name], {one.entity: one for one in DIMENSIONS}, where),
         spec.precedence,
     )
