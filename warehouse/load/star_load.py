@@ -94,6 +94,9 @@ class StarLoad:
             may_change = has_changes and self._is_touched(batch, mirrors)
             if may_change or may_return(batch) or daily_snapshot.is_pending(batch):
                 self._load_batch(batch)
+            elif self.staged.batch is None:
+                # The source may have dropped a column that the SQL reads, without a changed row.
+                self._check_definition(batch)
         self._load_whole(self._refreshed)
         if self.rejected is not None:
             for batch, keys in self.rejected.withdrawn():
