@@ -277,6 +277,14 @@ def test_column_that_a_run_captured_first_goes_with_it(shop: Pipeline) -> None:
         "update customer set name = 'Bea' where id = 2",
     )
     shop.capture()
+    after = everything(shop)
+    shop.warehouse.execute("create view vip as select id from raw.shop_customer where vip")
+    with pytest.raises(
+        UndoRefused, match=r"vip of raw\.shop_customer came .* cannot be dropped: view vip depends on"
+    ):
+        take_back(shop, 2)
+    assert everything(shop) == after
+    shop.warehouse.execute("drop view vip")
     take_back(shop, 2)
     assert everything(shop) == before
     shop.capture()

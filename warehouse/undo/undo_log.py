@@ -8,6 +8,7 @@ from psycopg import sql
 
 from warehouse.archive.changed_rows import note_rows
 from warehouse.db.identifiers import listed, same_key
+from warehouse.errors import UndoRefused
 from warehouse.history.logged_tables import LoggedTable, logged_tables
 from warehouse.load.scd2 import PARKED
 from warehouse.model.calendar import DATE
@@ -175,7 +176,11 @@ class UndoLog:
             yield sql.SQL(" and image.image_order = {}").format(sql.Literal(order))
 
     def drop_added_columns(self) -> None:
-        """Drop the columns that the runs added to a mirror."""
+        """Drop the columns that the runs added to a mirror.
+
+        Raises:
+            UndoRefused: something else depends on such a column.
+        """
         added = self._connection.execute(
             self._sql(
                 "select before[1] from audit.before_image "
@@ -183,9 +188,17 @@ class UndoLog:
             )
         ).fetchall()
         for (column,) in added:
-            self._connection.execute(
-                self._sql("alter table {table} drop column {column}", column=sql.Identifier(column))
+            drop = self._sql(
+                "alter table {table} drop column if exists {column}", column=sql.Identifier(column)
             )
+            try:
+                self._connection.execute(drop)
+            except psycopg.errors.DependentObjectsStillExist as error:
+                raise UndoRefused(
+                    f"Column {column} of {self.table.full_name} came with the run, and cannot be dropped: "
+                    f"{error.diag.message_detail}.",
+                    hint="Drop what depends on the column, then undo the run. Nothing was undone.",
+                ) from error
 
     def _load_images(self) -> None:
         """Fill pg_temp.image with the first image of each row, in the table's own columns."""
