@@ -62,6 +62,22 @@ def test_locked_table_is_waited_for_and_then_named_with_its_holder(loaded: Pipel
     assert in_mirror(loaded, "customer") == in_source(loaded, "customer")
 
 
+def test_table_that_a_prepared_transaction_holds_is_named_with_how_that_is_ended(loaded: Pipeline) -> None:
+    """It has no session, and stays until somebody decides on it."""
+    with (
+        locker(loaded, "lock table customer", "prepare transaction 'in doubt'"),
+        pytest.raises(SourceLocked) as error,
+    ):
+        loaded.capture(lock_wait_seconds=1)
+    loaded.do("rollback prepared 'in doubt'")
+    assert error.value.what.startswith(
+        f"public.customer of source 'shop' is locked by the prepared transaction 'in doubt' of "
+        f"{loaded.shop.info.user} since 2"
+    )
+    assert "end it there: rollback prepared 'in doubt'; " in error.value.hint
+    loaded.capture()
+
+
 def test_statement_that_waits_for_a_lock_itself_is_named_with_whom_it_waits_for(loaded: Pipeline) -> None:
     """A reader holds the table, an alter table waits for it, and everybody else waits behind that."""
     altered = threading.Event()

@@ -104,6 +104,30 @@ def test_run_gives_up_after_a_while_with_a_hint_and_publishes_nothing(
     assert loaded.rows("select * from dwh.dim_customer order by customer_key") == before
 
 
+@pytest.mark.parametrize("lock", [LOCK, "update dwh.dim_customer set name = 'x'"])
+def test_run_gives_up_on_what_a_prepared_transaction_holds(
+    loaded: Pipeline, messages: list[str], monkeypatch: pytest.MonkeyPatch, lock: str
+) -> None:
+    """It has no session that pg_stat_activity would show."""
+    monkeypatch.setenv("DWH_WAREHOUSE_LOCK_WAIT", "1")
+    # With a quote, and of this test alone: it is a name in the whole cluster.
+    name = f"{loaded.warehouse.info.dbname}'s"
+    quoted = name.replace("'", "''")
+    with locker(loaded, lock) as holder:
+        holder.execute(f"prepare transaction '{quoted}'".encode())
+    try:
+        with pytest.raises(WarehouseLocked) as raised:
+            run_statement(
+                loaded, "set local statement_timeout = '9s'; update dwh.dim_customer set name = 'y'"
+            )
+    finally:
+        loaded.warehouse.execute(f"rollback prepared '{quoted}'".encode())
+    assert raised.value.what.startswith(
+        f"dwh.dim_customer of the warehouse is locked by the prepared transaction '{name}' of "
+    )
+    assert f"rollback prepared '{quoted}'" in raised.value.hint
+
+
 def test_session_that_is_not_the_run_s_is_neither_named_nor_ended(
     loaded: Pipeline, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The session that keeps another one waiting: who it is, since when, and what it does."""
+"""The session or prepared transaction that keeps a session waiting: who it is, since when, and what it does."""
 
 import re
 from collections.abc import Mapping
@@ -25,10 +25,13 @@ _OBJECTS = (
 
 @dataclass(frozen=True)
 class LockHolder:
-    """A session that keeps a table from being read or written; what the server hides from this user is None."""
+    """Who keeps a table from being read or written; what the server hides from this user is None."""
 
     relation: str
-    pid: int
+    # None if it is a prepared transaction, which has no session.
+    pid: int | None
+    # Identifier of the prepared transaction.
+    prepared: str | None
     user: str | None
     application: str | None
     since: datetime | None
@@ -37,6 +40,9 @@ class LockHolder:
     waits_for: list[int]
 
     def __str__(self) -> str:
+        if self.pid is None:
+            since = f" since {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
+            return f"the prepared transaction '{self.prepared or 'unknown'}' of {self.user or 'another user'}{since}"
         since = f", in a transaction since {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
         doing = ""
         if statement := _shortened(self.query):
@@ -49,12 +55,19 @@ class LockHolder:
         application = f"{self.application}, " if self.application else ""
         return f"{self.user or 'another user'} ({application}server process {self.pid}{since}{doing}{waits})"
 
+    @property
+    def ending(self) -> str:
+        """The statement that ends it."""
+        if self.pid is not None:
+            return f"select pg_terminate_backend({self.pid})"
+        return "rollback prepared '{}'".format((self.prepared or "…").replace("'", "''"))
+
 
 def find_holder(
     connection: psycopg.Connection, condition: str, parameters: Mapping[str, object] | None = None
 ) -> LockHolder | None:
-    """Find a session with a lock on a relation of this database that satisfies `condition`: prefer one that holds the
-    lock to one that waits, then the one with the oldest transaction.
+    """Find who has a lock on a relation of this database that satisfies `condition`: prefer one that holds the lock to
+    one that waits, then the one with the oldest transaction.
 
     `condition` is SQL over pg_locks as held, pg_class and pg_namespace, with `parameters` by name.
     """
@@ -63,27 +76,40 @@ def find_holder(
 
 
 def find_longest_user(connection: psycopg.Connection) -> LockHolder | None:
-    """Find the session with the oldest transaction that holds a lock on a table or view of the warehouse."""
+    """Find the holder of a lock on a table or view of the warehouse with the oldest transaction."""
     return find_holder(
         connection,
         """
-        held.granted and held.pid <> pg_backend_pid() and relkind in ('r', 'p', 'v', 'm')
+        held.granted and held.pid is distinct from pg_backend_pid() and relkind in ('r', 'p', 'v', 'm')
         and nspname in ('dwh', 'mart', 'audit', 'raw', 'staging')
         """,
     )
 
 
-_HOLDER = """
+# Locks of prepared transactions have no pid, but all those of one have the same virtual transaction.
+PREPARED = """
+    select own.virtualtransaction, prepared.gid, prepared.owner::text as owner, prepared.prepared as since
+    from pg_prepared_xacts as prepared
+    inner join pg_locks as own
+        on own.locktype = 'transactionid' and own.transactionid = prepared.transaction and own.pid is null
+        and own.granted
+"""
+
+_HOLDER = f"""
     select
-        format('%%I.%%I', nspname, relname) as relation, held.pid, usename::text as user,
-        nullif(application_name, '') as application, xact_start as since, state, query,
-        pg_blocking_pids(held.pid) as waits_for
+        format('%%I.%%I', nspname, relname) as relation, held.pid, prepared.gid as prepared,
+        coalesce(usename::text, prepared.owner) as user, nullif(application_name, '') as application,
+        coalesce(xact_start, prepared.since) as since, state, query, pg_blocking_pids(held.pid) as waits_for
     from pg_locks as held
     inner join pg_class on pg_class.oid = held.relation
     inner join pg_namespace on pg_namespace.oid = relnamespace
     left join pg_stat_activity as activity on activity.pid = held.pid
-    where held.database = (select oid from pg_database where datname = current_database()) and {condition}
-    order by held.granted desc, xact_start, nspname in ('dwh', 'mart') desc, relation limit 1
+    left join ({PREPARED}) as prepared
+        on held.pid is null and prepared.virtualtransaction = held.virtualtransaction
+    where held.database = (select oid from pg_database where datname = current_database()) and {{condition}}
+    order by
+        held.granted desc, coalesce(xact_start, prepared.since), nspname in ('dwh', 'mart') desc, relation
+    limit 1
 """
 
 

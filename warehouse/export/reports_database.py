@@ -169,7 +169,7 @@ def _lock(
         return
     names = sql.SQL(", ").join(sql.Identifier(SCHEMA, name) for name in tables)
     give_up_at = time.monotonic() + wait_seconds
-    named: int | None = None
+    named: str | None = None
     while True:
         try:
             with target.transaction():
@@ -180,7 +180,7 @@ def _lock(
             pass
         holder = find_holder(
             target,
-            "held.granted and held.pid <> pg_backend_pid() "
+            "held.granted and held.pid is distinct from pg_backend_pid() "
             "and nspname = %(schema)s and relname = any(%(names)s)",
             {"schema": SCHEMA, "names": list(tables)},
         )
@@ -189,11 +189,12 @@ def _lock(
                 f"The tables in {place} cannot be replaced: "
                 + (f"{holder.relation} is locked by {holder}" if holder else "one of them is locked")
                 + f", and was for all of the {wait_seconds:,.0f} s that this run waited.",
-                hint="Wait for it to end and run again, or end it there: select pg_terminate_backend(…). "
-                "The reports there are those of before.",
+                hint="Wait for it to end and run again, or end it there"
+                + (f": {holder.ending}. " if holder else ". ")
+                + "The reports there are those of before.",
             )
-        if holder is not None and holder.pid != named:
-            named = holder.pid
+        if holder is not None and holder.ending != named:
+            named = holder.ending
             log(f"waiting up to {wait_seconds:,.0f} s for {holder.relation}, which is locked by {holder}")
         time.sleep(_PAUSE_SECONDS)
 

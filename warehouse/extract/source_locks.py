@@ -58,7 +58,7 @@ def lock_tables(
         limit = min(ATTEMPT_SECONDS, give_up_at - time.monotonic())
         if limit <= 0:
             raise _locked(source, waits_for, wait_seconds)
-        if waits_for is not None and (before is None or before.pid != waits_for.pid):
+        if waits_for is not None and (before is None or before.ending != waits_for.ending):
             progress(
                 f"waiting up to {wait_seconds:,.0f} s for {waits_for.relation}, which is locked by {waits_for}"
             )
@@ -93,12 +93,12 @@ def _locked(source: str, holder: LockHolder | None, wait_seconds: float) -> Sour
         f"{holder.relation} of source '{source}' is locked by {holder}, and was for all of the {wait_seconds:,.0f} s "
         "that this run waited.",
         hint="Nothing was changed. Wait for it to end and run again, or end it there: "
-        f"select pg_terminate_backend({holder.pid}); {wait}",
+        f"{holder.ending}; {wait}",
     )
 
 
 def _find_holder(connection: psycopg.Connection, tables: Sequence[Table]) -> LockHolder | None:
-    """The session that holds, or else waits for, a lock that keeps one of the tables from being read."""
+    """Who holds, or else waits for, a lock that keeps one of the tables from being read."""
     schemas, names = zip(*(table.at_source for table in tables), strict=True)
     return find_holder(
         connection,

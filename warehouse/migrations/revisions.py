@@ -220,7 +220,7 @@ def _in_transaction(
         ensure_suitable(guard)
         ensure_may_migrate(guard, url)
         began_at = time.monotonic()
-        named: set[int] = set()
+        named: set[str] = set()
         while True:
             try:
                 with _engine(url).begin() as connection:
@@ -240,8 +240,8 @@ def _in_transaction(
                     explained = _explained(cause, url, user)
                     # Not its own cause's cause: whoever follows the causes would not come to an end.
                     raise explained from (None if explained is cause else error)
-                if user is not None and user.pid not in named:
-                    named.add(user.pid)
+                if user is not None and user.ending not in named:
+                    named.add(user.ending)
                     progress(
                         f"waiting up to {LOCK_PATIENCE_SECONDS:.0f} s for what the migration changes: longest "
                         f"in use is {user.relation}, by {user}"
@@ -264,10 +264,6 @@ def _explained(error: psycopg.Error, url: str, user: LockHolder | None) -> Excep
             + (f"Longest in use is {user.relation}, by {user}. " if user else "")
             + "Nothing was changed.",
             hint="Run `dwh migrate` again when no run or long query is using it: pg_stat_activity lists them."
-            + (
-                f' This one is ended by: dwh psql -- -c "select pg_terminate_backend({user.pid})"'
-                if user
-                else ""
-            ),
+            + (f' This one is ended by: dwh psql -- -c "{user.ending}"' if user else ""),
         )
     return error

@@ -11,26 +11,41 @@ import psycopg
 from psycopg.rows import dict_row
 
 from warehouse.db.connections import cancel_own, connect, own_server_processes
-from warehouse.db.lock_holder import LockHolder
+from warehouse.db.lock_holder import PREPARED, LockHolder
 from warehouse.errors import WarehouseError, WarehouseLocked
 
 # Interval between two looks: shorter waits are not logged.
 INTERVAL_SECONDS = 3.0
 
-# Waits for advisory locks are reported elsewhere. For a row lock, the table is that of the tuple lock.
-_WAITING = """
+# Waits for advisory locks are reported elsewhere. For a row lock, the table is that of the tuple lock. A prepared
+# transaction blocks as process 0: it is found by its lock on what the session waits for.
+_WAITING = f"""
     select
         waiting.pid as waiting_pid,
         extract(epoch from clock_timestamp() - waiting.waitstart)::float8 as waited_seconds,
         coalesce(format('%%I.%%I', nspname, relname), 'a row') as relation,
-        holder.pid, holder.usename::text as user, nullif(holder.application_name, '') as application,
-        holder.xact_start as since, holder.state, holder.query, pg_blocking_pids(holder.pid) as waits_for
+        holder.pid, prepared.gid as prepared, coalesce(holder.usename::text, prepared.owner) as user,
+        nullif(holder.application_name, '') as application, coalesce(holder.xact_start, prepared.since) as since,
+        holder.state, holder.query, pg_blocking_pids(holder.pid) as waits_for
     from pg_locks as waiting
     inner join pg_stat_activity as session on session.pid = waiting.pid
     cross join lateral (
         select activity.* from unnest(pg_blocking_pids(waiting.pid)) as blocking (pid)
-        inner join pg_stat_activity as activity using (pid) order by activity.xact_start limit 1
+        left join pg_stat_activity as activity using (pid)
+        where activity.pid is not null or blocking.pid = 0
+        order by activity.xact_start limit 1
     ) as holder
+    left join lateral (
+        select prepared.* from ({PREPARED}) as prepared
+        inner join pg_locks as held
+            on held.virtualtransaction = prepared.virtualtransaction and held.pid is null
+            and (
+                (held.database, held.relation) = (waiting.database, waiting.relation)
+                or held.transactionid = waiting.transactionid
+            )
+        where holder.pid is null
+        order by prepared.since limit 1
+    ) as prepared on true
     left join lateral (
         select coalesce(waiting.relation, tuple.relation) as oid from (select) as always
         left join pg_locks as tuple on tuple.pid = waiting.pid and tuple.locktype = 'tuple' and tuple.granted
@@ -81,7 +96,7 @@ class _Watch:
     ) -> None:
         self._url, self._name, self._log = url, name, log
         self._wait_seconds, self._interval_seconds = wait_seconds, interval_seconds
-        self._named: set[tuple[int, int]] = set()
+        self._named: set[tuple[int, str]] = set()
         self.is_over = threading.Event()
         self.error: WarehouseLocked | None = None
 
@@ -104,7 +119,7 @@ class _Watch:
         with connection.cursor(row_factory=dict_row) as cursor:
             for row in cursor.execute(_WAITING, values).fetchall():
                 holder = LockHolder(**{field.name: row[field.name] for field in fields(LockHolder)})
-                wait = (row["waiting_pid"], holder.pid)
+                wait = (row["waiting_pid"], holder.ending)
                 if row["waited_seconds"] >= self._wait_seconds:
                     self._give_up(row, holder)
                 elif wait not in self._named:
@@ -118,7 +133,7 @@ class _Watch:
             f"{holder.relation} of the warehouse is locked by {holder}, and was for all of the "
             f"{self._wait_seconds:,.0f} s that this run waited.",
             hint="Nothing of what waited was published. Wait for it to end and run again, or end it: "
-            f'dwh psql -- -c "select pg_terminate_backend({holder.pid})". DWH_WAREHOUSE_LOCK_WAIT (now '
+            f'dwh psql -- -c "{holder.ending}". DWH_WAREHOUSE_LOCK_WAIT (now '
             f"{self._wait_seconds:,.0f} s) sets how long a run waits.",
         )
         cancel_own(row["waiting_pid"])
