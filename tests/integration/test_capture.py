@@ -795,6 +795,25 @@ def test_declared_column_that_is_missing_is_reported(shop: Pipeline, column: str
     assert error.value.hint == "Its columns are: created_at, id, name, updated_at."
 
 
+def test_cursor_that_is_declared_anew_is_compared_with_no_value_of_the_one_before(pipeline: Pipeline) -> None:
+    pipeline.do(
+        "create table thing (id int primary key, name text, version int, place point, many json[])",
+        "insert into thing values (1, 'x', 1)",
+    )
+    pipeline.capture(source=only("thing", cursor="name"))
+    windows = []
+    for version in (2, 3):
+        pipeline.do(f"update thing set version = {version}")
+        load = pipeline.capture(source=only("thing", cursor="version")).loads["raw.shop_thing"]
+        windows.append((load.rows_updated, load.window_low, load.window_high))
+    assert windows == [(1, None, "2"), (1, "2", "3")]
+    for source in (only("thing", cursor="place"), only("thing", cursor=None, key=("many",))):
+        with pytest.raises(
+            DeclarationError, match=r"can be neither key nor cursor: values of its type (point|json\[\])"
+        ):
+            pipeline.capture(source=source)
+
+
 @pytest.mark.parametrize(
     ("problem", "when", "bad"),
     [

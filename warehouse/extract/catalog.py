@@ -8,6 +8,7 @@ from psycopg.rows import dict_row
 
 from warehouse.db.connections import IS_MONEY_HELD_IN_CENTS, read_only_transaction
 from warehouse.db.identifiers import to_paste
+from warehouse.db.type_names import without_modifier
 from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.column import Column
 from warehouse.extract.undecodable import with_policy
@@ -19,6 +20,11 @@ HOUSEKEEPING = {
 }
 # Columns beside the key in staging.<mirror>_delta, and the flags of staging.<source>_<entity>_changed_keys.
 DELTA_COLUMNS = {"_operation": "text", "_has_updated_at": "boolean"}
+# Types that arrive as themselves and have no B-tree operator class.
+_UNORDERED = frozenset(
+    ("box", "cid", "circle", "gtsvector", "json", "jsonpath", "line", "lseg", "path", "point", "polygon", "refcursor",
+     "txid_snapshot", "xid")
+)  # fmt: skip
 KEY_FLAGS = ("_is_new", "_is_outdated", "_flags")
 
 
@@ -26,7 +32,7 @@ def source_columns(connection: psycopg.Connection, table: Table) -> tuple[Column
     """Read the columns of a source table, in its order; types that the warehouse does not have are cast to text.
 
     Raises:
-        DeclarationError: the declared key or cursor is not a column of it.
+        DeclarationError: the declared key or cursor is not a column of it, or of a type without an order.
         SourceError: a column has a name that the warehouse reserves.
     """
     (columns,) = read_source_columns(connection, [table])
@@ -113,12 +119,19 @@ def check_columns(
     connection: psycopg.Connection, table: Table, columns: tuple[Column, ...]
 ) -> tuple[Column, ...]:
     """Check a source table's columns, and apply its policy for undecodable texts; raises as `source_columns`."""
-    names = {column.name for column in columns}
+    kinds = {column.name: column.type for column in columns}
+    names = kinds.keys()
     for name in (*table.key, *([table.cursor] if table.cursor else [])):
         if name not in names:
             raise DeclarationError(
                 f"Source '{table.source}' declares column '{name}' of {table}, which does not exist.",
                 hint=f"Its columns are: {', '.join(sorted(names))}.",
+            )
+        if without_modifier(kinds[name]).removesuffix("[]") in _UNORDERED:
+            raise DeclarationError(
+                f"Column '{name}' of {table} of source '{table.source}' can be neither key nor cursor: values of its "
+                f"type {kinds[name]} have no order.",
+                hint=f"Declare another one in the source.toml of '{table.source}'.",
             )
     for name in sorted((names & HOUSEKEEPING.keys()) | (set(table.key) & {*DELTA_COLUMNS, *KEY_FLAGS})):
         raise SourceError(

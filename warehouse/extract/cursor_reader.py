@@ -21,7 +21,7 @@ from warehouse.extract.catalog import read_mirrors, source_columns, table_commen
 from warehouse.extract.checksums import Hashing, hashing
 from warehouse.extract.column import Column
 from warehouse.extract.copy_rows import copy_rows
-from warehouse.extract.cursor_window import CLOCK_UNKNOWN, SourceClock, late_cursors, stamped_since
+from warehouse.extract.cursor_window import CLOCK_UNKNOWN, SourceClock, outdated_cursors, stamped_since
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.drift import find_drift
 from warehouse.extract.limits import ReadLimits
@@ -352,7 +352,7 @@ class CursorReader:
         if state.clock is None:
             return skip(CLOCK_UNKNOWN)
         position = window.watermark
-        if late_cursors(writer, {table: position}, {table: state.columns}, snapshot):
+        if outdated_cursors(writer, {table: position}, {table: state.columns}, snapshot):
             position = replace(position, cursor_value=None)
         state.stamped = stamped_since(reader, table, state.columns, position, state.clock)
         return state

@@ -97,35 +97,34 @@ def is_moment(kind: str) -> bool:
     return without_modifier(kind) in _WINDOW_LOW
 
 
-def late_cursors(
+def outdated_cursors(
     connection: psycopg.Connection,
     watermarks: Mapping[Table, Watermark | None],
     columns: Mapping[Table, Sequence[Column]],
     snapshot: Snapshot,
 ) -> set[Table]:
-    """Find tables whose last cursor value is later than the snapshot: a read from 'infinity' on would find nothing.
-
-    Includes tables whose last cursor value is no date or time, since their cursor had another type then.
+    """Find tables whose last cursor value says nothing of the next read: it is later than the snapshot, so that a read
+    from 'infinity' on would find nothing, or no value of the cursor's type, since another column was the cursor then.
     """
     conditions = {
         # By a cast from text: a literal of the type itself would be parsed before the condition is evaluated.
-        table: sql.SQL(
-            "case when pg_input_is_valid({value}, {type}) then {value}::text::{kind} > {clock} else true end"
-        ).format(
+        table: sql.SQL("case when pg_input_is_valid({value}, {type}) then {is_late} else true end").format(
             value=sql.Literal(watermark.cursor_value),
             type=sql.Literal(kind),
-            kind=sql.SQL(kind),
-            clock=sql.Literal(snapshot.clock(kind)),
+            is_late=sql.SQL("{}::text::{} > {}").format(
+                sql.Literal(watermark.cursor_value), sql.SQL(kind), sql.Literal(snapshot.clock(kind))
+            )
+            if is_moment(kind)
+            else sql.SQL("false"),
         )
         for table, watermark in watermarks.items()
         if watermark is not None and watermark.cursor_value is not None
         for kind in (column.type for column in columns[table] if column.name == table.cursor)
-        if is_moment(kind)
     }
     if not conditions:
         return set()
     row = connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(conditions.values()))).fetchone()
-    return {table for table, is_late in zip(conditions, row or (), strict=True) if is_late}
+    return {table for table, is_outdated in zip(conditions, row or (), strict=True) if is_outdated}
 
 
 def changed_by_cursor(

@@ -11,7 +11,7 @@ from warehouse.extract import deletes, undecodable
 from warehouse.extract.access_paths import NO_PATHS, read_access_paths
 from warehouse.extract.catalog import source_columns
 from warehouse.extract.checksum_store import store_checksums, stored_checksums
-from warehouse.extract.cursor_window import late_cursors
+from warehouse.extract.cursor_window import outdated_cursors
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.expected import describe_changes
 from warehouse.extract.limits import DEFAULT_LIMITS, ReadLimits
@@ -142,7 +142,7 @@ def _read_states(
     """
     catalogs = read_catalogs(reader, writer, list(watermarks))
     columns = {table: catalog.drift.columns for table, catalog in catalogs.items()}
-    late = late_cursors(writer, watermarks, columns, snapshot)
+    outdated = outdated_cursors(writer, watermarks, columns, snapshot)
     # Views have no indexes, and small tables are scanned.
     large = {
         table: columns[table]
@@ -161,7 +161,7 @@ def _read_states(
             table,
             catalogs[table],
             watermark,
-            has_late_cursor=table in late,
+            has_outdated_cursor=table in outdated,
             is_small=table in small,
             paths=paths.get(table, NO_PATHS),
             verified=verified.get(table),

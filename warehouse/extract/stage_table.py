@@ -57,8 +57,8 @@ class TableState:
     catalog: TableCatalog
     # Its watermark, as the last published run has left it.
     before: Watermark | None
-    # True if its last cursor value is later than the snapshot: a read from 'infinity' on would find nothing.
-    has_late_cursor: bool
+    # Whether its last cursor value says nothing of the next read, see `outdated_cursors`.
+    has_outdated_cursor: bool
     is_small: bool
     # For a table that is not small.
     paths: AccessPaths
@@ -138,7 +138,7 @@ class TableStager:
             self._identity,
             full_refresh=self.full_refresh or drift.needs_full_refresh,
         )
-        if window.watermark is None or not self.state.has_late_cursor:
+        if window.watermark is None or not self.state.has_outdated_cursor:
             return window
         return replace(window, watermark=replace(window.watermark, cursor_value=None))
 

@@ -100,8 +100,8 @@ def explain_sql_error(entity: Entity, error: psycopg.Error) -> Exception:
     hint = "It must be one select over the mirrors (raw.…) and its changed keys."
     if isinstance(error, psycopg.errors.UndefinedColumn):
         hint = (
-            "A mirror has the columns that its table has in the source: read one of these, or list what the source has "
-            "nothing for under unmapped_columns."
+            f"Changed keys have ({', '.join(entity.table.key)}), and a mirror has the columns that its table has in "
+            "the source. List what it has nothing for under unmapped_columns."
         )
     return DeclarationError(
         f"conform/{entity.name}.sql of source '{entity.source}' fails: {message[0]}{_place(entity, message[1:])}.",
