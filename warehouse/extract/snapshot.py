@@ -192,10 +192,12 @@ def check_relation(connection: psycopg.Connection, table: Table, relation: Relat
             hint=f"Take it out of the source.toml of '{table.source}'.",
         )
     if not relation.has_select:
-        raise SourceError(
-            f"User {user} may not read {table} of source '{table.source}'.",
-            hint=f"Run there: grant select on {to_paste(*table.at_source)} to {to_paste(user)}.",
-        )
+        name = to_paste(*table.at_source)
+        hint = f"Run there: grant select on {name} to {to_paste(user)}."
+        row = connection.execute("select has_any_column_privilege(%s, 'select')", [name]).fetchone()
+        if row == (True,):
+            hint += " If it is to read some columns only, declare a view of these in its place."
+        raise SourceError(f"User {user} may not read {table} of source '{table.source}'.", hint=hint)
     if relation.hides_rows:
         raise SourceError(
             f"Row-level security hides rows of {table} of source '{table.source}' from user {user}.",
