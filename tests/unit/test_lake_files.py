@@ -7,6 +7,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from warehouse.errors import SettingsError
+from warehouse.feeds.landing import landed_feeds
 from warehouse.files.compression import compression_of
 from warehouse.files.content import ContentReader
 from warehouse.files.encoding import encoding_of
-from warehouse.files.lake import LakeFile, Landing, discover, folder, printable_path
+from warehouse.files.lake import (
+    LakeError,
+    LakeFile,
+    Landing,
+    discover,
+    folder,
+    printable_path,
+    what_is_missing,
+)
+from warehouse.files.locations import location_of
+from warehouse.settings import Settings
 from warehouse.weblogs.files.blocks import BlockReader
 from warehouse.weblogs.reader.key_table import KeyTable
 
@@ -204,3 +216,21 @@ def test_key_table_finds_what_was_entered_and_nothing_else(rounds: list[list[int
         slots = table.find(np.array(list(known), np.uint64))
         assert table.values(slots).T.tolist() == [[key, -key] for key in known.values()]
         assert (table.find(np.array([entry ^ 8 for entry in known], np.uint64)) == -1).all()
+
+
+def test_lake_that_cannot_be_reached_is_named_and_its_feeds_fail_by_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("s3fs")
+    for name, value in {
+        "ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "ENDPOINT_URL": "http://127.0.0.1:1", "MAX_ATTEMPTS": "1"
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"AWS_{name}", value)
+    folder = location_of("s3://lake/landing/weblogs")
+    for look in (what_is_missing, partial(discover, ignore=())):
+        with pytest.raises(
+            LakeError, match=r"^s3://lake/landing/weblogs cannot be read: the server cannot be reached"
+        ):
+            look(folder)
+    # The flows that load every source begin with these names: databases are loaded whatever has become of the lake.
+    assert landed_feeds(Settings(lake="s3://lake")) == ["companies", "orders", "leads"]

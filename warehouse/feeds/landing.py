@@ -7,7 +7,6 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final, Literal
@@ -17,7 +16,7 @@ import psycopg
 from warehouse.errors import DeclarationError
 from warehouse.files import lake
 from warehouse.files.lake import Checkpoint, FileUnreadable, LakeError, LakeFile, UnreadFile
-from warehouse.files.locations import CREDENTIALS, Location, refuses_credentials
+from warehouse.files.locations import Location
 from warehouse.settings import Settings
 from warehouse.sources.registry import declared_feeds, read_source
 from warehouse.sources.source import Source
@@ -70,35 +69,13 @@ def landing_folder(lake_url: str, source: Source) -> Location:
     return lake.folder(lake_url, source.feed.landing)
 
 
-@contextmanager
-def readable(location: Location) -> Iterator[None]:
-    """Translate errors of an object store's client into `LakeError`.
-
-    Raises:
-        LakeError: it cannot be reached, or refuses the credentials.
-    """
-    try:
-        yield
-    except LakeError:
-        raise
-    except Exception as error:
-        if isinstance(location, Path) or isinstance(error, psycopg.Error):
-            raise
-        is_refused = refuses_credentials(error)
-        what = "refuses the credentials" if is_refused else f"cannot be reached ({type(error).__name__})"
-        raise LakeError(
-            f"{location} cannot be read: the server {what}.", hint=f"{CREDENTIALS} Nothing was loaded."
-        ) from None
-
-
 def find_files(connection: psycopg.Connection, source: Source, lake_url: str) -> Landed:
     """Compare the landing folder with audit.file. Files are in the order of their modification times."""
     feed = source.feed
     assert feed is not None
     folder = landing_folder(lake_url, source)
-    with readable(folder):
-        listing = lake.discover(folder, feed.ignore)
-        missing = None if listing.files or listing.unread else lake.what_is_missing(folder)
+    listing = lake.discover(folder, feed.ignore)
+    missing = None if listing.files or listing.unread else lake.what_is_missing(folder)
     marked = {one.path.removesuffix(DONE) for one in listing.unread if one.path.endswith(DONE)}
     # Ignored files (markers, drafts) need no report.
     unread = [one for one in listing.unread if one.status != "ignored"]
@@ -258,6 +235,11 @@ def landed_feeds(settings: Settings) -> list[str]:
             # The run that reads it raises the error.
             names.append(name)
             continue
-        if landing_folder(settings.lake, source).is_dir():
+        try:
+            is_landed = lake.what_is_missing(landing_folder(settings.lake, source)) is None
+        except (LakeError, OSError):
+            # So does it for a lake that cannot be reached, which keeps no database from being loaded.
+            is_landed = True
+        if is_landed:
             (followers if source.follows_star else names).append(name)
     return [*names, *followers]

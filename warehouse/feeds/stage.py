@@ -29,7 +29,7 @@ from warehouse.feeds.bad_records import BadRecords
 from warehouse.feeds.block_reader import BlockReader, ReadBlock
 from warehouse.feeds.json_parse import TextFields
 from warehouse.feeds.json_records import JsonRecords
-from warehouse.feeds.landing import FeedFile, find_files, has_hashed_content, landing_folder, readable
+from warehouse.feeds.landing import FeedFile, find_files, has_hashed_content, landing_folder
 from warehouse.feeds.record import Problem, Record
 from warehouse.feeds.rows import RowMaker, TableRows
 from warehouse.feeds.second_reader import SecondReader, read_lines, second_reader
@@ -38,7 +38,7 @@ from warehouse.feeds.staged import Columns, FieldSeen, FileProgress, StagedFeed
 from warehouse.feeds.table_records import TableRecords
 from warehouse.feeds.typed import MOST_SHOWN, escape, type_name
 from warehouse.files.content import ContentReader
-from warehouse.files.lake import READ_NEXT, REPLACED, FileUnreadable, UnreadFile, naming, reading
+from warehouse.files.lake import READ_NEXT, REPLACED, FileUnreadable, UnreadFile, naming, readable, reading
 from warehouse.files.unread import record_unread
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts

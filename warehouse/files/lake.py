@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 
 from warehouse.errors import WarehouseError, visible
 from warehouse.files.content import ContentReader
-from warehouse.files.locations import Location, files_below, location_of
+from warehouse.files.locations import CREDENTIALS, Location, files_below, location_of, refuses_credentials
 from warehouse.files.recognize import Recognized
 
 # Number of bytes at the beginning and end of the loaded content that are hashed, to identify a renamed file.
@@ -175,11 +175,35 @@ def folder(lake: str, landing: str) -> Location:
     return location / landing if landing else location
 
 
+@contextmanager
+def readable(location: Location) -> Iterator[None]:
+    """Translate errors of an object store's client into `LakeError`.
+
+    Raises:
+        LakeError: it cannot be reached, or refuses the credentials.
+    """
+    try:
+        yield
+    except LakeError:
+        raise
+    except Exception as error:
+        if isinstance(location, Path) or isinstance(error, psycopg.Error):
+            raise
+        is_refused = refuses_credentials(error)
+        what = "refuses the credentials" if is_refused else f"cannot be reached ({type(error).__name__})"
+        raise LakeError(f"{location} cannot be read: the server {what}.", hint=CREDENTIALS) from None
+
+
 def what_is_missing(landing: Location) -> str | None:
-    """Return why a landing folder cannot be listed, in words; None if it exists."""
-    if landing.is_dir():
-        return None
-    return f"{landing} is not a folder" if landing.exists() else f"{landing} does not exist"
+    """Return why a landing folder cannot be listed, in words; None if it exists.
+
+    Raises:
+        LakeError: the object store cannot be reached.
+    """
+    with readable(landing):
+        if landing.is_dir():
+            return None
+        return f"{landing} is not a folder" if landing.exists() else f"{landing} does not exist"
 
 
 @dataclass(frozen=True)
@@ -196,10 +220,15 @@ def discover(
     """List everything below the landing folder, ordered by path. Names that match a pattern of `ignore` are not read.
 
     A file for whose path `is_named` is true is read in any case.
+
+    Raises:
+        LakeError: the object store cannot be reached.
     """
     files: list[LakeFile] = []
     unread: dict[str, UnreadFile] = {}
-    for found in files_below(landing):
+    with readable(landing):
+        everything = list(files_below(landing))
+    for found in everything:
         ignored = ignored_part(found.parts, ignore)
         is_whole = ignored is not None and ignored[0] == len(found.parts)
         if is_whole and is_named is not None and is_named(printable_path("/".join(found.parts))):

@@ -21,13 +21,13 @@ from warehouse.extract.catalog import columns_of as staged_types
 from warehouse.extract.catalog import mirrored_columns
 from warehouse.extract.column import Column
 from warehouse.extract.staging_tables import batch_table
-from warehouse.feeds.landing import hashes_of, readable
+from warehouse.feeds.landing import hashes_of
 from warehouse.feeds.record import Record
 from warehouse.feeds.replay import record_of
 from warehouse.feeds.sender import Sender
 from warehouse.feeds.stage import Stager, columns_of, open_records, place_of
 from warehouse.feeds.staged import Columns
-from warehouse.files.lake import printable_path, reading
+from warehouse.files.lake import printable_path, readable, reading
 from warehouse.files.locations import Found, Location, files_below
 from warehouse.rebuild.tables import ensure_mirror
 from warehouse.reconcile.compare import EXPECTED, Comparison, create_expected
