@@ -362,6 +362,29 @@ def _cut(connection: psycopg.Connection) -> None:
         line.shutdown(socket.SHUT_RDWR)
 
 
+def test_each_end_notices_within_two_minutes_that_the_other_one_is_gone(
+    shop_url: str, warehouse_url: str
+) -> None:
+    """A machine without power says nothing: by default, its locks would stay for two hours."""
+    with (
+        connect(warehouse_url) as writer,
+        connect(make_conninfo(warehouse_url, keepalives_idle=5)) as hasty,
+        read_only_transaction("shop", shop_url, application_name="dwh capture") as reader,
+    ):
+        for connection in (writer, hasty, reader):
+            assert connection.execute(
+                "select current_setting('tcp_keepalives_idle')::int + current_setting('tcp_keepalives_count')::int "
+                "* current_setting('tcp_keepalives_interval')::int"
+            ).fetchone() == (120,)
+        for connection, seconds in ((writer, 120), (hasty, 65), (reader, 120)):
+            with socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as client:
+                idle, interval, count = (
+                    client.getsockopt(socket.IPPROTO_TCP, option)
+                    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                )
+            assert idle + interval * count == seconds
+
+
 @pytest.mark.parametrize(
     "use",
     [

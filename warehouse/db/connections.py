@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
 
 from warehouse.db.connection_errors import connection_error, explain_limits, name_lost_connection
@@ -36,6 +36,10 @@ SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
     # Ends the session of a killed client, with its locks, even in the middle of a statement.
     "client_connection_check_interval": "2s",
+    # Ends it after two minutes if the client's machine or the network is gone, which nothing else says.
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "6",
     **dict.fromkeys(
         (
             "statement_timeout",
@@ -70,6 +74,8 @@ IS_MONEY_HELD_IN_CENTS: Final = "cash_send('1'::money) = int8send(100)"
 OLDEST_SERVER: Final = 160000
 OLDEST_SOURCE: Final = 130000
 WAREHOUSE_URL: Final = "DWH_WAREHOUSE_URL"
+# The same for a server that is gone, as after a failover; a URL may say otherwise.
+_KEEPALIVES: Final[dict[str, Any]] = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
 
 # The sessions of this process in warehouses: to find those that wait for a lock.
 _sessions: WeakSet[psycopg.Connection] = WeakSet()
@@ -238,7 +244,8 @@ def without_password(url: str) -> str:
 def _open(url: str, setting: str, **options: Any) -> psycopg.Connection:
     """Open an autocommit connection without any settings."""
     try:
-        return psycopg.connect(url, autocommit=True, client_encoding="UTF8", **options)
+        conninfo = make_conninfo("", **_KEEPALIVES | conninfo_to_dict(url))
+        return psycopg.connect(conninfo, autocommit=True, client_encoding="UTF8", **options)
     except psycopg.OperationalError as error:
         raise connection_error(error, without_password(url), setting) from None
     except psycopg.ProgrammingError:
