@@ -88,6 +88,22 @@ def test_runs_that_replaced_a_file_one_after_the_other_are_undone_one_after_the_
         ("replaced", 2, 0, 1, 0, 1),
         ("loaded", 2, 1, 1, 0, 0),
     ]
+    # All at once, after one that has renamed a file whose name another one has got since.
+    a = orders.lake / "landing/orders/a.json"
+    a.rename(a.with_name("b.json"))
+    renamed, before = orders.run(), state()
+    orders.land("a.json", [an_order("P-1", {"amount": 5})])
+    runs.append(orders.run())
+    with start_run(orders.warehouse_url, flow="undo") as run:
+        assert undo(run, renamed, cascade=True).run_ids == [runs[-1], renamed]
+    assert state() == before
+    with start_run(orders.warehouse_url, flow="undo") as run:
+        undo(run, runs[0], cascade=True)
+    assert (orders.facts(), orders.waiting(), [row for row in orders.counts() if row[2]]) == ([], [], [])
+    orders.run()
+    assert [row for row in orders.counts() if row[2]] == [
+        ("a.json", "loaded", 1, 1, 0, 0, 0), ("b.json", "loaded", 2, 0, 1, 0, 1)
+    ]  # fmt: skip
 
 
 def test_a_run_that_fails_before_its_commit_leaves_nothing_and_is_repeated(

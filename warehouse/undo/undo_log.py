@@ -95,6 +95,7 @@ class UndoLog:
             return 0, 0
         self._load_images()
         if self.table.full_name == FILES:
+            self._connection.execute(_YIELD_PATHS)
             freed = self._connection.execute(_FREE_PATHS).fetchall()
             note_rows(self._connection, FILES, [str(file_id) for (file_id,) in freed])
         if self.table.is_of_star and "valid_from" in self._columns:
@@ -246,7 +247,15 @@ def _texts(names: Sequence[str]) -> sql.Composable:
     return sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in names)
 
 
-# Paths are unique: free those of rows without loaded data that a later run, undone or failed, has left.
+# Paths are unique: of rows that had no data before the runs, one for each path gets it back.
+_YIELD_PATHS: Final = """
+    update pg_temp.image as later set status = 'replaced'
+    from pg_temp.image as earlier
+    where earlier.feed = later.feed and earlier.path = later.path and earlier.file_id < later.file_id
+        and earlier.status <> 'replaced' and later.status = 'partial' and later.size_bytes = -1
+"""
+
+# Free the paths of rows without loaded data that a later run, undone or failed, has left.
 _FREE_PATHS: Final = """
     update audit.file set status = 'replaced'
     from pg_temp.image
