@@ -703,9 +703,18 @@ def test_a_run_adds_its_batches_or_leaves_them_to_who_is_adding_and_does_not_wai
     assert shop.rows(IS_ANY_PENDING) == [(True,)]
 
     # Published while another process was adding: that process adds it, too.
-    def flush_beside(*arguments: Any, **options: Any) -> int:
+    assert add_beside_a_run(shop, archive, monkeypatch, hour) == 2
+    assert_archived(shop, archive)
+
+
+def add_beside_a_run(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> int:
+    """Add what is due, while a run publishes after the first time; returns how many times rows were added."""
+
+    def flush_before_a_run(*arguments: Any, **options: Any) -> int:
         rows = flush.flush(*arguments, **options)
-        if len(flushed) == 0:
+        if not flushed:
             shop.do("update customer set name = 'Ida'")
             load(shop, archive, adds=False)
         flushed.append(rows)
@@ -713,11 +722,10 @@ def test_a_run_adds_its_batches_or_leaves_them_to_who_is_adding_and_does_not_wai
 
     flushed: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(upkeep, "flush", flush_beside)
-        assert upkeep.add_due(shop.warehouse_url, hour) is None
-    assert len(flushed) == 2
+        patch.setattr(upkeep, "flush", flush_before_a_run)
+        assert upkeep.add_due(shop.warehouse_url, settings) is None
     assert min(flushed) > 0
-    assert_archived(shop, archive)
+    return len(flushed)
 
 
 def test_small_batches_wait_while_live_is_at_work(
@@ -732,6 +740,8 @@ def test_small_batches_wait_while_live_is_at_work(
         load(shop, archive, adds=False)
         assert upkeep.add_due(shop.warehouse_url, hour) is None
         assert shop.rows(IS_ANY_PENDING) == [(True,)]
+        # A scheduled run does not add for as long as live publishes.
+        assert add_beside_a_run(shop, archive, monkeypatch, now) == 1
         assert upkeep.add_due(shop.warehouse_url, now) is None
         assert_archived(shop, archive)
         # Many rows, and files, wait for nobody.

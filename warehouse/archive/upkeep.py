@@ -70,8 +70,7 @@ def add_due(warehouse_url: str, settings: Settings) -> str | None:
     If another process is adding batches, returns at once: that process adds what has become due meanwhile, and so do
     maintenance runs of the archive when they end.
     """
-    failure = None
-    while failure is None:
+    while True:
         try:
             with connect(warehouse_url, autocommit=True, application_name="dwh archive") as connection:
                 is_live = any(one.is_alive for one in read_processes(connection))
@@ -80,8 +79,9 @@ def add_due(warehouse_url: str, settings: Settings) -> str | None:
                     return None
         except Exception as error:
             return _summarize(error)
-        failure = add_published(warehouse_url, settings, wait_seconds=0)
-    return failure
+        # What live publishes meanwhile is its own to add: there would be no end to it.
+        if (failure := add_published(warehouse_url, settings, wait_seconds=0)) or is_live:
+            return failure
 
 
 def begin_to_add(run: Run, settings: Settings) -> None:
