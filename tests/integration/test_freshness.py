@@ -1,6 +1,7 @@
 """Complete as of: everything that a source had at that moment is in the warehouse, and nothing later is claimed."""
 
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from warehouse.model.mart import stored_marts
 from warehouse.report.figures import source_states
 from warehouse.report.read import read
 from warehouse.runs.audit import start_run
+from warehouse.runs.definitions import find_stale_targets, read_contracts
 from warehouse.runs.metrics import render
 from warehouse.runs.status import read_status
+from warehouse.sources.source import Source, Table
 from warehouse.undo.undo import undo
 from warehouse.weblogs.result import Progress
 
@@ -61,6 +64,28 @@ def test_rows_of_a_table_too_small_to_be_analyzed_are_counted(shop: Pipeline) ->
             break
         time.sleep(0.1)
     assert shop.rows(shown) == shop.rows("select count(*) from dwh.fact_order_item") == [(2,)]
+
+
+def test_a_table_that_its_source_no_longer_declares_is_not_claimed_to_be_complete(shop: Pipeline) -> None:
+    def incomplete() -> list[tuple[object, ...]]:
+        return shop.rows(
+            "select table_name from mart.table_freshness "
+            "where source = 'shop' and complete_at is null and verified_since is null order by 1"
+        )
+
+    def stale(source: Source) -> list[str]:
+        return [one.table_name for one in find_stale_targets(shop.warehouse, source, read_contracts(source))]
+
+    shop.do("create table note (id int primary key)")
+    extra = Table("shop", "note", "public", ("id",), None)
+    less, more = shop.source, replace(shop.source, tables=(*shop.source.tables, extra))
+    shop.capture(source=more)
+    assert (incomplete(), stale(less)) == ([], [])
+    shop.capture(source=less)
+    assert (incomplete(), stale(less), stale(more)) == ([("raw.shop_note",)], ["raw.shop_note"], [])
+    assert source_states(read(shop.warehouse_url))[0].complete_at is not None
+    shop.capture(source=more)
+    assert (incomplete(), stale(more)) == ([], [])
 
 
 def test_row_that_comes_while_a_run_is_at_work_is_not_claimed(shop: Pipeline) -> None:

@@ -268,7 +268,8 @@ def _least_complete(tables: Sequence[Row]) -> datetime | None:
     moments = [
         row["complete_at"] for row in tables if row["source"] != "mart" or row["table_name"] in refreshed
     ]
-    return None if None in moments else min(moments, default=None)
+    # Without those that the source no longer declares.
+    return min((moment for moment in moments if moment is not None), default=None)
 
 
 def grouped(content: Content, mart: Mart) -> list[Group]:

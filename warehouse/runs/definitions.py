@@ -17,7 +17,7 @@ from warehouse.model.star import TARGETS, Target
 from warehouse.model.weblog_definition import define_lookups
 from warehouse.sources.declaration import read_declaration
 from warehouse.sources.definition import OTHERS, Definition, added_columns, define_targets, describe_changes
-from warehouse.sources.source import Entity, Source
+from warehouse.sources.source import Entity, Source, Table
 
 # Recorded instead of all other parts, when a source no longer declares a target.
 REMOVED = "removed from the source's declaration"
@@ -188,7 +188,8 @@ def find_stale(connection: psycopg.Connection, definitions: Definitions) -> list
                     tuple(added_columns(previous or {}, now)) if has_columns else None,
                 )
             )
-    return stale + [StaleTarget(source.name, name, NOT_DECLARED) for name in before if name not in after]
+    declared = {*after, *map(_mirror, source.tables)}
+    return stale + [StaleTarget(source.name, name, NOT_DECLARED) for name in before if name not in declared]
 
 
 def list_stale_targets(connection: psycopg.Connection, declared: Mapping[str, Path]) -> list[StaleTarget]:
@@ -246,7 +247,7 @@ def record_definitions(
     definitions: Definitions,
     checked: Mapping[str, tuple[str, Definition]],
 ) -> list[str]:
-    """Record the present definitions of a source's targets, and mark those that it no longer declares.
+    """Record the present definitions of a source's targets, and mark those, and mirrors, that it no longer declares.
 
     A marked target is conformed completely if it is declared again, since its rows were not updated in between.
     `checked` has, for each entity whose reads this run has checked, their hash and the views and functions found.
@@ -255,9 +256,17 @@ def record_definitions(
     source, recorded, checked_reads = definitions.source, definitions.recorded, definitions.checked_reads
     checked_objects = {entity: objects for entity, (_, objects) in checked.items()}
     after = replace(definitions, objects={**definitions.objects, **checked_objects}).now
-    removed = [name for name, previous in recorded.items() if name not in after and REMOVED not in previous]
+    mirrors = {_mirror(table) for table in source.tables}
+    removed = [
+        name
+        for name, previous in recorded.items()
+        if name not in after and name not in mirrors and REMOVED not in previous
+    ]
+    removed += sorted(_captured(connection, source.name) - mirrors - recorded.keys())
     for name in removed:
         record_definition(connection, run_id, source.name, name, {REMOVED: ""})
+    for name in mirrors & recorded.keys():
+        record_definition(connection, run_id, source.name, name, {})
     for target, _ in _declared(source):
         name = f"dwh.{target.table}"
         reads = checked[target.entity][0] if target.entity in checked else checked_reads.get(name)
@@ -265,6 +274,16 @@ def record_definitions(
             stored = after[name] if reads is None else {**after[name], CHECKED_READS: reads}
             record_definition(connection, run_id, source.name, name, stored)
     return removed
+
+
+def _mirror(table: Table) -> str:
+    return f"raw.{table.mirror}"
+
+
+def _captured(connection: psycopg.Connection, source: str) -> set[str]:
+    """Return the mirrors of all tables of a source that were ever captured."""
+    rows = connection.execute("select 'raw.' || mirror from audit.watermark where source = %s", [source])
+    return {name for (name,) in rows}
 
 
 def _declared(source: Source) -> Iterator[tuple[Target, Entity]]:

@@ -1,5 +1,5 @@
 -- mart.table_freshness: one row per source and table: as of when it is complete, and when it last changed.
--- inputs: audit.load, audit.run, audit.freshness, audit.mart_state, audit.watermark, audit.key_range
+-- inputs: audit.load, audit.run, audit.freshness, audit.mart_state, audit.watermark, audit.key_range, audit.definition
 -- Every table of a source is complete as of the snapshot of the source's last run, even if that found no changes. A
 -- refresh skips marts, so each stored mart is complete as of the last refresh that found or made it current; those that
 -- another flow writes, as of the start of the run that wrote them last.
@@ -93,9 +93,9 @@ select
     loaded.table_name,
     case
         when loaded.source = 'mart' then coalesce(mart_state.refreshed_at, last.started_at)
-        else freshness.complete_at
+        when removed.source is null then freshness.complete_at
     end as complete_at,
-    verified.verified_since,
+    case when removed.source is null then verified.verified_since end as verified_since,
     changed.changed_at,
     last.run_id,
     size.row_count_estimate,
@@ -126,6 +126,10 @@ left join lateral (
     limit 1
 ) as changed on true
 left join audit.freshness as freshness on loaded.source = freshness.source
+-- No run keeps the rows of a table that its source no longer declares.
+left join audit.definition as removed
+    on loaded.source = removed.source and loaded.table_name = removed.table_name
+    and removed.part = 'removed from the source''s declaration'
 left join audit.mart_state as mart_state on loaded.table_name = 'mart.' || mart_state.mart_name
 left join lateral (
     -- A table of the star is as verified as the least verified mirror of its source.
