@@ -84,6 +84,8 @@ def test_a_table_that_its_source_no_longer_declares_is_not_claimed_to_be_complet
     shop.capture(source=less)
     assert (incomplete(), stale(less), stale(more)) == ([("raw.shop_note",)], ["raw.shop_note"], [])
     assert source_states(read(shop.warehouse_url))[0].complete_at is not None
+    shop.warehouse.execute("drop table raw.shop_note")
+    assert (incomplete(), stale(less)) == ([("raw.shop_note",)], [])
     shop.capture(source=more)
     assert (incomplete(), stale(more)) == ([], [])
 

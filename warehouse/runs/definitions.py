@@ -189,7 +189,13 @@ def find_stale(connection: psycopg.Connection, definitions: Definitions) -> list
                 )
             )
     declared = {*after, *map(_mirror, source.tables)}
-    return stale + [StaleTarget(source.name, name, NOT_DECLARED) for name in before if name not in declared]
+    # A mirror that somebody has dropped since is no longer anybody's concern.
+    kept = connection.execute(
+        "select name from unnest(%s::text[]) as name where to_regclass(format("
+        "'%%I.%%I', split_part(name, '.', 1), substr(name, strpos(name, '.') + 1))) is not null order by name",
+        [sorted(before.keys() - declared)],
+    ).fetchall()
+    return stale + [StaleTarget(source.name, name, NOT_DECLARED) for (name,) in kept]
 
 
 def list_stale_targets(connection: psycopg.Connection, declared: Mapping[str, Path]) -> list[StaleTarget]:
