@@ -31,6 +31,7 @@ from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.db.schema_version import newest
 from warehouse.errors import LockHeld, UndoBlocked
 from warehouse.explain.explain import explain
+from warehouse.extract.limits import ReadLimits
 from warehouse.extract.stage import stage
 from warehouse.extract.verification import verify
 from warehouse.history.change_log import STAR_LOCK
@@ -963,6 +964,24 @@ def test_a_backlog_is_read_once_also_while_an_old_transaction_is_open(shop: Pipe
     assert read == 40
     assert batches <= 12
     assert shop.capture().changes() == {}
+
+
+def test_scheduled_runs_read_nothing_twice_either_while_a_transaction_is_in_doubt(shop: Pipeline) -> None:
+    """Here, where no transaction of another test is open: a table is read by its cursor, then scanned."""
+    shop.do(
+        "begin; update brand set name = 'In doubt', updated_at = now() where id = 1; prepare transaction 'in doubt'"
+    )
+    try:
+        touch(shop, "customer", "state = 'In doubt'")
+        read = [
+            shop.capture(limits=ReadLimits(scan_rows=scan_rows)).loads["raw.shop_customer"].rows_read
+            for scan_rows in (0, 0, 200_000, 200_000)
+        ]
+    finally:
+        shop.do("commit prepared 'in doubt'")
+    assert read[0] == shop.rows("select count(*) from raw.shop_customer where state = 'In doubt'")[0][0]
+    assert read[1] == read[3] == 0
+    assert shop.capture().counts("raw.shop_brand") == {"updated": 1}
 
 
 def test_in_one_cluster_with_its_warehouse_live_is_not_woken_by_its_own_writes(shop: Pipeline) -> None:

@@ -40,7 +40,7 @@ from warehouse.extract.watermark import (
     read_watermark,
     read_watermarks,
     written_after,
-    written_since,
+    written_since_read,
 )
 from warehouse.model.contracts import Contract
 from warehouse.sources.source import Source, Table
@@ -75,9 +75,7 @@ class SourceTable:
     def condition(self) -> sql.Composable:
         """SQL condition on a row that is still to be read."""
         assert self.stamped is not None and self.watermark is not None
-        written = (
-            written_since(self.watermark.snapshot_xmin) if self.seen is None else written_after(self.seen)
-        )
+        written = written_since_read(self.watermark) if self.seen is None else written_after(self.seen)
         if self.resume is None:
             return sql.SQL("({} and {})").format(self.stamped, written)
         return sql.SQL("({} and {} and ({} or {}))").format(
@@ -120,7 +118,6 @@ class CursorReader:
     snapshot: str | None = None
     _connection: psycopg.Connection | None = None
     _settings: sql.Composed = field(init=False)
-    _staged_snapshot: str = ""
     _catalog: str | None = None
     _warehouse_catalog: str | None = None
     # Whether a run may have left rows in the staging tables.
@@ -233,9 +230,6 @@ class CursorReader:
         with reader.transaction():
             self._begin()
             snapshot = take_snapshot(reader, self.source.name, open_transactions)
-            (self._staged_snapshot,) = reader.execute("select pg_current_snapshot()::text").fetchone() or (
-                "",
-            )
             if self._read_catalog() != self._catalog:
                 return None
             identities = [one.watermark.source for one in self.tables.values() if one.watermark]
@@ -253,10 +247,13 @@ class CursorReader:
 
     def moved(self, writer: psycopg.Connection, staged: Staged) -> None:
         """Move the positions of the tables to the end of `staged`, which has been published."""
+        assert staged.snapshot.open_transactions is not None
+        seen = staged.snapshot.open_transactions.snapshot
+        assert seen is not None
         for one in staged.tables:
             held = self.tables[one.table]
             if one.reading == "cursor" and one.read_up_to is None:
-                held.seen, held.resume = self._staged_snapshot, None
+                held.seen, held.resume = seen, None
             if not one.rows_read:
                 continue
             held.watermark = read_watermark(writer, one.table)
@@ -266,7 +263,7 @@ class CursorReader:
                 clock = replace(held.clock, set_back=timedelta(0), utc_offset=staged.snapshot.utc_offset)
                 self._begin_window(held, clock)
             else:
-                held.resume = Resume(one.read_up_to, written_after(self._staged_snapshot))
+                held.resume = Resume(one.read_up_to, written_after(seen))
 
     def _is_clock_set_back(self, asked_at: datetime) -> bool:
         """Check whether the source's clock was set back since the last read, and begin the windows earlier if so."""

@@ -11,7 +11,7 @@ from psycopg import sql
 from warehouse.db.type_names import without_modifier
 from warehouse.extract.column import Column
 from warehouse.extract.snapshot import Snapshot
-from warehouse.extract.watermark import Watermark, written_since
+from warehouse.extract.watermark import Watermark, written_since_read
 from warehouse.sources.source import Table
 
 # Up to this many of the latest stamps without a time zone may be in the future without hiding later rows.
@@ -136,7 +136,7 @@ def changed_by_cursor(
 ) -> sql.Composable:
     """SQL condition for a read by the cursor's index: the row may have been stamped and written since the last read."""
     return sql.SQL("{} and {}").format(
-        stamped_since(reader, table, columns, watermark, clock), written_since(watermark.snapshot_xmin)
+        stamped_since(reader, table, columns, watermark, clock), written_since_read(watermark)
     )
 
 

@@ -29,6 +29,8 @@ class OpenTransactions:
     numbered: Mapping[str, datetime]
     # The time of reading by this machine's clocks; None in watermarks from before this was recorded.
     steady: SteadyTime | None = None
+    # The snapshot that was taken then (pg_snapshot, as text); None in watermarks from before this was recorded.
+    snapshot: str | None = None
 
     @property
     def since(self) -> datetime:
@@ -56,7 +58,7 @@ class OpenTransactions:
         asked_at, unnumbered = (
             datetime.fromisoformat(stored[name]) for name in ("asked_at", "unnumbered_since")
         )
-        return cls(asked_at, unnumbered, starts, SteadyTime.of(stored.get("steady")))
+        return cls(asked_at, unnumbered, starts, SteadyTime.of(stored.get("steady")), stored.get("snapshot"))
 
     def stored(self) -> dict[str, Any]:
         """Return the JSON object that a watermark records."""
@@ -65,6 +67,7 @@ class OpenTransactions:
             "unnumbered_since": self.unnumbered_since.isoformat(),
             "numbered": {xid: start.isoformat() for xid, start in self.numbered.items()},
             "steady": self.steady.stored() if self.steady else None,
+            "snapshot": self.snapshot,
         }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -26,7 +26,7 @@ class Snapshot:
     identity: SourceIdentity
     # Not later than the snapshot, which therefore shows everything that was committed before.
     taken_at: datetime
-    # As read just before the snapshot; None if they were not read.
+    # As read just before the snapshot, with its text; None if they were not read.
     open_transactions: OpenTransactions | None = None
     # UTC offset of the source's default time zone.
     utc_offset: timedelta = timedelta(0)
@@ -86,6 +86,7 @@ def take_snapshot(
         select
             pg_is_in_recovery(),
             pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+            pg_current_snapshot()::text,
             statement_timestamp(),
             has_function_privilege('pg_control_system()', 'execute'),
             (select oid::bigint from pg_database where datname = current_database()), current_database()::text,
@@ -95,7 +96,7 @@ def take_snapshot(
         """
     ).fetchone()
     assert row is not None
-    standby, xmin, taken_at, can_read_identifier, database_oid, database_name, utc_offset = row
+    standby, xmin, text, taken_at, can_read_identifier, database_oid, database_name, utc_offset = row
     if standby:
         raise standby_error(source)
     # From the WAL position: after a promotion, the control file has the old timeline until the first checkpoint.
@@ -114,6 +115,8 @@ def take_snapshot(
         assert row is not None
         (system_identifier,) = row
     identity = SourceIdentity(system_identifier, timeline, database_oid, database_name, wal_position, xmin)
+    if open_transactions is not None:
+        open_transactions = replace(open_transactions, snapshot=text)
     return Snapshot(identity, taken_at, open_transactions, utc_offset)
 
 

@@ -230,11 +230,21 @@ def changed_since(
     if watermark is None:
         return sql.SQL("true")
     condition: sql.Composable = sql.SQL("false")
-    if snapshot_xmin - watermark.complete_xmin < XID_HORIZON:
+    if watermark.complete_at == watermark.captured_at:
+        condition = written_since_read(watermark)
+    elif snapshot_xmin - watermark.complete_xmin < XID_HORIZON:
         condition = written_since(watermark.complete_xmin)
     if new_relations:
         return sql.SQL("({} or {})").format(condition, stored_in(new_relations))
     return condition
+
+
+def written_since_read(watermark: Watermark) -> sql.Composable:
+    """SQL condition: the row may have been written by a transaction that the last read did not see."""
+    transactions = watermark.open_transactions
+    if transactions is None or transactions.snapshot is None:
+        return written_since(watermark.snapshot_xmin)
+    return written_after(transactions.snapshot)
 
 
 def written_after(snapshot: str) -> sql.Composable:
