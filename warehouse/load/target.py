@@ -21,7 +21,7 @@ from warehouse.load.changed_keys import (
     materialize_keys,
     take_all_keys,
 )
-from warehouse.load.conform import clear_stale_timestamps, conform, find_deleted_keys
+from warehouse.load.conform import Conformed, clear_stale_timestamps, conform, find_deleted_keys
 from warehouse.load.contract import stop_on_failure, verify
 from warehouse.load.conversion import ROW_ERRORS
 from warehouse.load.counts import Counts
@@ -63,19 +63,7 @@ def load_target(
     if not has_work and not batch.may_have_orphans:
         return None
     made = conform(batch, changed)
-    conformed = made.rows
-    if isinstance(staged, StagedFeed) and made.rows < changed:
-        progress(
-            f"conform/{batch.entity.name}.sql makes no row of {changed - made.rows:,} of the {changed:,} keys read"
-        )
-    if made.yielded:
-        progress(
-            f"{made.yielded:,} events of {batch.entity.name} are another source's, which takes precedence"
-        )
-    for dimension, count in made.ambiguous.items():
-        progress(
-            f"{count:,} rows of {batch.entity.name} name a {dimension} that several members may be: the unknown one"
-        )
+    _report_conformed(batch, made, changed if isinstance(staged, StagedFeed) else 0, progress)
     if made.ambiguous:
         results = _ambiguity_warnings(batch, made.ambiguous)
         judge.record(results)
@@ -89,12 +77,28 @@ def load_target(
     if not has_work and not orphans:
         return None
     counts, moved = merge_passing(
-        batch, judge, staged.contracts[batch.entity.name], checks, conformed, move, progress
+        batch, judge, staged.contracts[batch.entity.name], checks, made.rows, move, progress
     )
     if batch.is_full_load:
         materialize_keys(batch)
     _analyze_target(batch, counts)
-    return to_load(batch, counts, changed + orphans - deferred, conformed, moved, started)
+    return to_load(batch, counts, changed + orphans - deferred, made.rows, moved, started)
+
+
+def _report_conformed(batch: Batch, made: Conformed, expected: int, progress: Progress) -> None:
+    """Report what became of the keys that were read, of which `expected` should have a row."""
+    if made.rows < expected:
+        progress(
+            f"conform/{batch.entity.name}.sql makes no row of {expected - made.rows:,} of the {expected:,} keys read"
+        )
+    if made.yielded:
+        progress(
+            f"{made.yielded:,} events of {batch.entity.name} are another source's, which takes precedence"
+        )
+    for dimension, count in made.ambiguous.items():
+        progress(
+            f"{count:,} rows of {batch.entity.name} name a {dimension} that several members may be: the unknown one"
+        )
 
 
 def load_keys(
