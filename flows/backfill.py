@@ -27,6 +27,7 @@ from warehouse.backfill import (
     plan,
 )
 from warehouse.errors import StepsFailed, counted
+from warehouse.rebuild.damage import find_damaged
 from warehouse.runs.audit import Run
 from warehouse.runs.resume import resume_from, unfinished
 from warehouse.settings import Settings
@@ -138,7 +139,7 @@ def _load_all(
             note = f" ({day.message})" if day.message else ""
             log(f"[{next(number)}/{len(work)}] {name} → {counted(day.rows, 'row')}{note}")
 
-    for source in _sources_to_capture(feeds, work):
+    for source in _sources_to_capture(run, feeds, work):
         try:
             flow_of(source)()
         except Exception as error:
@@ -150,7 +151,13 @@ def _load_all(
     return sorted(days, key=lambda day: (day.day, day.source)), failed
 
 
-def _sources_to_capture(feeds: Sequence[DailyLoad], work: Sequence[Partition]) -> list[str]:
-    """Sources with days that only a capture can load: their mirrors do not hold them yet."""
+def _sources_to_capture(run: Run, feeds: Sequence[DailyLoad], work: Sequence[Partition]) -> list[str]:
+    """Sources with days that only a capture can load: their mirrors do not hold them yet, or have lost them."""
+    planned = {one.source for one in work}
     unloaded = {one.source for one in work if one.status in ("missing", "failed", "partial")}
-    return [feed.name for feed in feeds if isinstance(feed, FactDays) and feed.name in unloaded]
+    return [
+        feed.name
+        for feed in feeds
+        if isinstance(feed, FactDays)
+        and (feed.name in unloaded or (feed.name in planned and find_damaged(run.connection, feed.source)))
+    ]

@@ -72,8 +72,7 @@ def ingest_source(
     url = "" if declared.feed else settings.source_url(source)
 
     def ingest(run: Run) -> FlowResult:
-        if run.is_archived and (damaged := find_damaged(run.connection, declared)):
-            rebuild_lost_tables(run, damaged, declared, url, settings)
+        ensure_undamaged(run, declared, url, settings)
         is_near = "://" not in settings.lake
         with batch_files(run, partial(Archive.of, settings), log, is_near=is_near) as files:
             staged: Staged = (
@@ -131,16 +130,25 @@ def ingest_source(
     )
 
 
+def ensure_undamaged(run: Run, source: Source, url: str, settings: Settings) -> None:
+    """Rebuild tables that somebody has dropped or emptied since the last run, unless this is a dry run."""
+    # Mirrors of a feed are rebuilt from its landing files, with or without an archive.
+    can_rebuild = run.is_archived or (source.feed is not None and run.dry_run_connection is None)
+    if can_rebuild and (damaged := find_damaged(run.connection, source)):
+        rebuild_lost_tables(run, damaged, source, url, settings)
+
+
 @task
 def rebuild_lost_tables(
     run: Run, damaged: Sequence[str], source: Source, url: str, settings: Settings
 ) -> None:
-    """Rebuild tables that somebody has dropped or emptied since the last run from the archive."""
+    """Rebuild tables that somebody has dropped or emptied since the last run."""
     ensure_alive(run)
     # deltalake and Alembic take a second to import: few runs need them.
     from warehouse.rebuild.rebuild import rebuild_damaged
 
-    log(f"dropped or emptied since the last run: {', '.join(damaged)}; rebuilt from the archive")
+    origin = "the archive" if run.is_archived else "landing files"
+    log(f"dropped or emptied since the last run: {', '.join(damaged)}; rebuilt from {origin}")
     lost = [table for table in source.tables if f"raw.{table.mirror}" in damaged]
     keys = read_key_types(source.name, url, lost) if url and lost else {}
     rebuild_damaged(

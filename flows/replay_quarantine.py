@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from flows.databases import with_urls
 from flows.engine import log
+from flows.ingest_source import ensure_undamaged
 from flows.run_locked import run_locked
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.connections import connect
@@ -117,7 +118,10 @@ def _replay(
                 with retained(settings, run, progress=log):
                     loader.load(settings, run, restart=paths)
             return Replayed(source, run.run_id, len(ids), passed, loads, dry_run)
-        if (declared := read_source(source, settings.sources)).feed is None:
+        declared = read_source(source, settings.sources)
+        # What is loaded into an emptied mirror would hide from the next run that its other rows are lost.
+        ensure_undamaged(run, declared, "", settings)
+        if declared.feed is None:
             loads = rejudge(run, declared, ids)
         else:
             staged = stage_entries(run, declared, ids, settings.lake)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -1041,7 +1042,7 @@ def _text(kind: str, key: str, amount: int) -> str:
     return json.dumps({**order, **({"status": None} if kind == "refused" else {})})
 
 
-def test_command_names_a_file_that_cannot_be_read_loads_the_others_and_ends_with_3(
+def test_command_names_a_file_that_cannot_be_read_loads_the_others_and_ends_with_3_and_rebuilds_lost_mirrors(
     warehouse_url: str, tmp_path: Path
 ) -> None:
     feed = FeedPipeline(warehouse_url, tmp_path / "lake")
@@ -1056,4 +1057,27 @@ def test_command_names_a_file_that_cannot_be_read_loads_the_others_and_ends_with
     assert feed.facts() == [("P-1", "1", 2, 200)]
     linked.unlink()
     assert command.run("run", "orders", environment=environment).returncode == 0
+    # Its mirrors are made of the files again, without an archive, too, before anything relies on what they hold.
+    feed.land("b.json", [an_order("P-2", status=None)])
+    feed.run()
+    for damage, arguments in {
+        "drop table raw.orders_order; truncate raw.orders_order_item": ("run", "orders"),
+        "truncate raw.orders_order": ("quarantine", "replay"),
+        "truncate raw.orders_order_item": (
+            "backfill",
+            "--only",
+            "orders",
+            "--from=2024-03-10",
+            "--to=2024-03-10",
+        ),
+        "drop table dwh.fact_order_item cascade": ("run", "orders"),
+    }.items():
+        feed.warehouse.execute(damage.encode())
+        done = command.run(*arguments, environment=environment)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"emptied since the last run: [^;]*; rebuilt from landing files", done.stderr), (
+            damage
+        )
+        assert [len(feed.rows(f"table raw.orders_order{table}")) for table in ("", "_item")] == [1, 1], damage
+        assert feed.facts() == [("P-1", "1", 2, 200)], damage
     feed.warehouse.close()

@@ -734,11 +734,15 @@ def test_rebuild_refuses_an_archive_that_does_not_have_all_that_was_published(
         rebuild(run, archive, [sale.source], ["raw.shop_product"], wait_seconds=0)
 
 
-def test_fact_whose_rows_were_all_deleted_is_not_damaged(sale: Pipeline, archive: Archive) -> None:
+def test_fact_whose_rows_were_all_deleted_is_damaged_only_if_it_is_missing(
+    sale: Pipeline, archive: Archive
+) -> None:
     sale.do("delete from order_item")
     load(sale, archive)
     assert sale.rows("select * from dwh.fact_order_item") == []
     assert find_damaged(sale.warehouse, sale.source) == []
+    sale.warehouse.execute("drop table dwh.fact_order_item cascade")
+    assert find_damaged(sale.warehouse, sale.source) == ["dwh.fact_order_item"]
 
 
 def test_watermark_whose_batches_did_not_reach_the_archive_is_not_taken_over(
