@@ -438,6 +438,24 @@ def test_numbers_stay_as_they_are_written(orders: FeedPipeline) -> None:
     ) == [("123456789012345678.10", "007", '{"other": 1.000000000000000000000001}')]
 
 
+def test_amounts_are_calculated_before_quantities_are_rounded(orders: FeedPipeline) -> None:
+    small = {"amount": 0.00042, "item_price": 1000, "item_price_default": 900}
+    facts = (
+        "select status, array[quantity, gross_amount, net_amount, profit_amount]::text "
+        "from dwh.fact_order_item order by line_id"
+    )
+    for status in ("complete", "shipped"):
+        orders.land(f"{status}.json", [an_order("P-1", small, small | {"amount": 1.23456}, status=status)])
+        orders.run()
+        assert orders.rows(facts) == [
+            (status, "{0.000,0.4200,0.4200,0.0420}"),
+            (status, "{1.235,1234.5600,1234.5600,123.4560}"),
+        ]
+    with start_run(orders.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_feed(run, orders.source, repair=False)
+    assert [one for one in verdicts if one.rows_differing and one.layer != "mart"] == []
+
+
 def test_an_array_is_read_element_by_element(orders: FeedPipeline) -> None:
     many = [an_order(f"P-{n}", {}, {}) for n in range(3000)]
     orders.land("a.json", json.dumps(many))

@@ -105,9 +105,10 @@ def _references(batch: Batch) -> Sequence[Reference]:
 def delivered_values(batch: Batch) -> dict[str, sql.Composable]:
     """Return the expression of each column of the batch: cast to its type, and rounded to the star's decimal places.
 
-    A date or time without a zone that is delivered for a timestamptz is one of the company's zone.
+    A fact's are rounded where they are stored, after its amounts were calculated from them. A date or time without a
+    zone that is delivered for a timestamptz is one of the company's zone.
     """
-    places = scales(batch.target)
+    places = {} if isinstance(batch.target, Fact) else scales(batch.target)
     types = columns_of(batch.connection, "staging", f"conformed_{batch.entity.name}")
     values: dict[str, sql.Composable] = {"source_system": sql.Literal(batch.source)}
     delivered = staying_session.remembered(
