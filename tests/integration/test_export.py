@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,6 +252,11 @@ def test_only_days_that_changed_are_written_again(world: Pipeline, tmp_path: Pat
     assert days(tmp_path, "fact_order_item") == {"2024-03-10": 1, "2024-03-11": 2, "2024-04-01": 1}
     changed_day = "table=fact_order_item/date=2024-03-11/"
     assert not [path for path in {*files(tmp_path)} & {*third} if path.startswith(changed_day)]
+    # A day that somebody has removed comes back by the next export.
+    shutil.rmtree(tmp_path / "export" / changed_day)
+    assert run_export(world.warehouse_url, tmp_path)["fact_order_item"].rows_read == 2
+    assert days(tmp_path, "fact_order_item") == {"2024-03-10": 1, "2024-03-11": 2, "2024-04-01": 1}
+    assert len(list((tmp_path / "export" / changed_day).iterdir())) == 1
     # Dimensions are whole, as of the day of the export, and once.
     assert len(list((tmp_path / "export" / "table=dim_customer").rglob("*.parquet"))) == 1
 

@@ -18,7 +18,7 @@ import psycopg
 
 from warehouse.errors import WarehouseError, visible
 from warehouse.export.versions import Versions, without_links
-from warehouse.files.locations import CREDENTIALS, Location, location_of, refuses_credentials
+from warehouse.files.locations import CREDENTIALS, Location, files_below, location_of, refuses_credentials
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -49,6 +49,10 @@ class Destination(ABC):
             return _parsed((self._folder / MANIFEST).read_bytes())
         except FileNotFoundError:
             return {}
+
+    def paths(self) -> set[str]:
+        """Return the paths of all files that lie there: somebody, or a rule of the bucket, may have removed some."""
+        return {"/".join(found.parts) for found in files_below(self._folder)}
 
     def path(self, folder: str, suffix: str) -> str:
         """Return the path of this export's file in the folder of a day.

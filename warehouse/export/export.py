@@ -51,6 +51,7 @@ class _Export:
         self._warehouse = _identity(run.warehouse_url)
         before = to.manifest()
         self._before: Mapping[str, Any] = before
+        self._present = to.paths() if before else set()
         # None means that every day is written.
         self._since: Reached | None = None
         if before.get("warehouse") == self._warehouse:
@@ -141,7 +142,8 @@ class _Export:
             changed = {*old, *changed_days.all_days(self._connection, table, day)}
         else:
             rows = {name: entry["rows"] for name, entry in old.items()}
-            changed = {*changed_days.changed_days(self._connection, table, day, since, rows)}
+            gone = (name for name, entry in old.items() if entry["path"] not in self._present)
+            changed = {*changed_days.changed_days(self._connection, table, day, since, rows), *gone}
         new: Days = {}
         for month in changed_days.by_month(self._connection, sorted(changed)):
             query = sql.SQL(
@@ -192,7 +194,9 @@ class _Export:
         if self._today in old:
             self._replaced.add(old[self._today]["path"])
         self._count(f"report {mart.name}", {self._today: entry}, started)
-        return {"title": mart.title, "description": mart.description, "days": {**old, self._today: entry}}
+        # The answers of earlier days cannot be written again.
+        kept = {name: one for name, one in old.items() if one["path"] in self._present}
+        return {"title": mart.title, "description": mart.description, "days": {**kept, self._today: entry}}
 
     @property
     def _today(self) -> str:
