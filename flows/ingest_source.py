@@ -30,8 +30,7 @@ from warehouse.runs import live_process
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import check_reconform_limit, find_stale_targets, read_contracts
 from warehouse.settings import Settings
-from warehouse.sources.declaration import read_declaration
-from warehouse.sources.registry import find_source
+from warehouse.sources.registry import read_source
 from warehouse.sources.source import Source
 
 NAME = "ingest-source"
@@ -67,8 +66,7 @@ def ingest_source(
         dry_run: Do all of it and roll it back.
     """
     settings = with_urls(Settings.load())
-    name, folder = flow_name(source), find_source(source, settings.sources)
-    declared = read_declaration(folder)
+    name, declared = flow_name(source), read_source(source, settings.sources)
     url = "" if declared.feed else settings.source_url(source)
 
     def ingest(run: Run) -> FlowResult:

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from psycopg import sql
 
 from tests import command
-from tests.pipeline import Pipeline, content
+from tests.pipeline import PACKAGED, Pipeline, content
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.connections import connect
 from warehouse.extract.delete_threshold import DeleteThreshold
@@ -1075,6 +1076,14 @@ def test_command_names_a_file_that_cannot_be_read_loads_the_others_and_ends_with
     assert feed.facts() == [("P-1", "1", 2, 200)]
     linked.unlink()
     assert command.run("run", "orders", environment=environment).returncode == 0
+    # Another feed may not read its files.
+    declaration = shutil.copytree(PACKAGED / "orders", tmp_path / "sources" / "market") / "source.toml"
+    declaration.write_text(declaration.read_text().replace('"shop", "orders"', '"shop", "market"'))
+    done = command.run("run", "market", environment={**environment, "DWH_SOURCES": str(tmp_path / "sources")})
+    assert (done.returncode, "overlaps with 'landing/orders', from which feed 'orders'" in done.stderr) == (
+        2,
+        True,
+    )
     # Its mirrors are made of the files again, without an archive, too, before anything relies on what they hold.
     feed.land("b.json", [an_order("P-2", status=None)])
     feed.run()

@@ -316,6 +316,7 @@ WRONG_FEEDS = [
     ('"timestamptz"', '"timestamp"', "sold_at cannot be 'timestamp'", "'timestamptz'"),
     ("sold_at =", "xmin =", "[tables.sale]: 'xmin' is a column of the engine", "Rename it"),
     ("sold_at =", f'{"s" * 64} =', "PostgreSQL can have no column", "63 bytes"),
+    ("sold_at =", "".join(f'a{n} = "text"\n' for n in range(1500)) + "sold_at =", "tables have 1,600 at most", "SQL"),
     ('article = "text"', 'sale_id = "bigint"', "[tables.line]: 'sale_id' is a column of its key", "Remove it"),
     ('items = "lines"', 'items = "sold_at"', "'sold_at' is a column of sale, too", "declare it once"),
     (

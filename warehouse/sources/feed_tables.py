@@ -16,6 +16,9 @@ RESERVED_COLUMNS: Final = {
     "ctid", "cmin", "cmax", "xmin", "xmax", "tableoid",
 }  # fmt: skip
 
+# Fewer than PostgreSQL's 1,600: the engine adds some, and columns that were dropped count, too.
+_MOST_COLUMNS: Final = 1500
+
 
 def overlap(one: str, other: str) -> bool:
     """Return whether two folders are the same, or one contains the other."""
@@ -99,6 +102,11 @@ def _check_columns(table: Table, where: str) -> None:
     if missing := [name for name in needed if name not in table.columns]:
         raise DeclarationError(
             f"{where}: key column '{missing[0]}' is not declared.", hint="Add it to the columns."
+        )
+    if len(table.columns) > _MOST_COLUMNS:
+        raise DeclarationError(
+            f"{where}: {len(table.columns):,} columns are declared, and PostgreSQL's tables have 1,600 at most.",
+            hint="Declare those that the conform SQL reads; other fields are in _rescued_data.",
         )
     if reserved := sorted(RESERVED_COLUMNS & table.columns.keys()):
         raise DeclarationError(f"{where}: '{reserved[0]}' is a column of the engine.", hint="Rename it.")
