@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 import certifi
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from stack.files import exclusive
@@ -26,6 +27,10 @@ from tests.schedule import Schedule, sort_by_length
 
 if TYPE_CHECKING:
     from tests.marts import MartWorld
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 MAJOR = int(os.environ.get("DWH_TEST_PG_MAJOR", "18"))
 ROOT = Path(__file__).parents[1]

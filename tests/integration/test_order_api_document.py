@@ -54,7 +54,6 @@ def check(operation: Any, mode: GenerationMode, examples: int) -> int:
     @settings(
         max_examples=examples,
         database=None,
-        deadline=None,
         derandomize=True,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),

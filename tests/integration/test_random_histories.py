@@ -259,7 +259,6 @@ def test_random_histories_are_kept_as_the_oracle_keeps_them(shop: Pipeline, part
 
     @settings(
         max_examples=HISTORIES // MEMBERS // 2,
-        deadline=None,
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
         database=None,

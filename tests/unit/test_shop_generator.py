@@ -31,7 +31,7 @@ def test_documents_and_mail_addresses_are_unique() -> None:
     assert customers["username"].str.contains(r"^[a-z]+\.[a-z]+\d+$").all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     base=st.lists(st.integers(1, 500_000), min_size=1, max_size=40),
