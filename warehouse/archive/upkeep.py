@@ -63,17 +63,17 @@ def add_published(
     return None
 
 
-def add_due(warehouse_url: str, settings: Settings) -> str | None:
+def add_due(warehouse_url: str, settings: Settings, *, at_once: bool = False) -> str | None:
     """After a run, add all published batches if one is due. Returns None, or in one sentence why it failed.
 
-    While a live process is at work, a few rows stay pending for DWH_ARCHIVE_DELAY, and become one file.
+    While a live process is at work, a few rows stay pending for DWH_ARCHIVE_DELAY, and become one file; not `at_once`.
     If another process is adding batches, returns at once: that process adds what has become due meanwhile, and so do
     maintenance runs of the archive when they end.
     """
     while True:
         try:
             with connect(warehouse_url, autocommit=True, application_name="dwh archive") as connection:
-                is_live = any(one.is_alive for one in read_processes(connection))
+                is_live = not at_once and any(one.is_alive for one in read_processes(connection))
                 delay = settings.archive_delay.total_seconds() if is_live else 0
                 if not is_due(connection, delay) or is_held(connection, LOCK):
                     return None

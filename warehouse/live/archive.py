@@ -16,11 +16,16 @@ class ArchiveLoop:
 
     def __init__(self, settings: Settings, stop: Event, log: Callable[[str, int], None]) -> None:
         self._settings, self._stop, self._log = settings, stop, log
+        self._failure: str | None = None
 
     def run(self) -> None:
         """Work until `stop` is set. Batches that cannot be added wait; the same failure is logged once."""
-        failure: str | None = None
         while not self._stop.wait(CHECK_SECONDS):
-            before, failure = failure, upkeep.add_due(self._settings.warehouse, self._settings)
-            if failure not in (None, before):
-                self._log(f"archive: {failure}", logging.WARNING)
+            self.add()
+
+    def add(self, *, at_once: bool = False) -> None:
+        """Add what is due, or, `at_once`, whatever waits: at the end of the process."""
+        before = self._failure
+        self._failure = upkeep.add_due(self._settings.warehouse, self._settings, at_once=at_once)
+        if self._failure not in (None, before):
+            self._log(f"archive: {self._failure}", logging.WARNING)
