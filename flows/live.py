@@ -54,8 +54,8 @@ def go_live(names: Sequence[str] = (), *, stop: Event | None = None) -> None:
         Thread(target=work, args=[loop], name=f"live {loop.source.name}", daemon=True) for loop in loops
     ]
     threads.append(Thread(target=marts.run, name="live marts", daemon=True))
-    archive = ArchiveLoop(settings, stop, log)
-    if settings.archive:
+    archive = ArchiveLoop(settings, stop, log) if settings.archive else None
+    if archive is not None:
         threads.append(Thread(target=archive.run, name="live archive", daemon=True))
     for thread in threads:
         thread.start()
@@ -68,7 +68,7 @@ def go_live(names: Sequence[str] = (), *, stop: Event | None = None) -> None:
     marts.wake()
     for thread in threads:
         thread.join()
-    if settings.archive:
+    if archive is not None:
         archive.add(at_once=True)
     if ended:
         raise ended[0]

@@ -708,14 +708,14 @@ def test_a_run_adds_its_batches_or_leaves_them_to_who_is_adding_and_does_not_wai
 
 
 def add_beside_a_run(
-    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch, settings: Settings
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch, settings: Settings, **how: bool
 ) -> int:
     """Add what is due, while a run publishes after the first time; returns how many times rows were added."""
 
     def flush_before_a_run(*arguments: Any, **options: Any) -> int:
         rows = flush.flush(*arguments, **options)
         if not flushed:
-            shop.do("update customer set name = 'Ida'")
+            shop.do("update customer set name = name || ' Ida'")
             load(shop, archive, adds=False)
         flushed.append(rows)
         return rows
@@ -723,7 +723,7 @@ def add_beside_a_run(
     flushed: list[int] = []
     with monkeypatch.context() as patch:
         patch.setattr(upkeep, "flush", flush_before_a_run)
-        assert upkeep.add_due(shop.warehouse_url, settings) is None
+        assert upkeep.add_due(shop.warehouse_url, settings, **how) is None
     assert min(flushed) > 0
     return len(flushed)
 
@@ -740,8 +740,9 @@ def test_small_batches_wait_while_live_is_at_work(
         load(shop, archive, adds=False)
         assert upkeep.add_due(shop.warehouse_url, hour) is None
         assert shop.rows(IS_ANY_PENDING) == [(True,)]
-        # A scheduled run does not add for as long as live publishes.
+        # A scheduled run does not add for as long as live publishes, nor does another live process that ends.
         assert add_beside_a_run(shop, archive, monkeypatch, now) == 1
+        assert add_beside_a_run(shop, archive, monkeypatch, hour, at_once=True) == 1
         assert upkeep.add_due(shop.warehouse_url, now) is None
         assert_archived(shop, archive)
         # Many rows, and files, wait for nobody.

@@ -73,8 +73,8 @@ def add_due(warehouse_url: str, settings: Settings, *, at_once: bool = False) ->
     while True:
         try:
             with connect(warehouse_url, autocommit=True, application_name="dwh archive") as connection:
-                is_live = not at_once and any(one.is_alive for one in read_processes(connection))
-                delay = settings.archive_delay.total_seconds() if is_live else 0
+                is_live = any(one.is_alive for one in read_processes(connection))
+                delay = settings.archive_delay.total_seconds() if is_live and not at_once else 0
                 if not is_due(connection, delay) or is_held(connection, LOCK):
                     return None
         except Exception as error:
