@@ -362,7 +362,7 @@ def test_mail_goes_to_the_owners_of_source_contract_and_mart(
 ) -> None:
     for source, owner in (("mall", '"mall@example.com"'), ("cafe", '["a@example.com", "b@example.com"]')):
         (tmp_path / source).mkdir()
-        (tmp_path / source / "source.toml").write_text(f"owner = {owner}\n")
+        (tmp_path / source / "source.toml").write_text(f"owner = {owner}\n", "utf-8-sig")
     contracts, marts = tmp_path / "checks", tmp_path / "marts"
     contracts.mkdir()
     marts.mkdir()

@@ -46,7 +46,7 @@ def find_owners(
 
 def _of_source(name: str, folder: Path | None) -> list[str]:
     try:
-        declared = tomllib.loads((find_source(name, folder) / "source.toml").read_text())
+        declared = tomllib.loads((find_source(name, folder) / "source.toml").read_text("utf-8-sig"))
     except (WarehouseError, OSError, ValueError):
         # The run reports the broken declaration. It must not prevent the mail.
         return []
