@@ -29,7 +29,14 @@ from tests.conftest import MAJOR, SETTINGS
 from tests.integration.test_capture import in_mirror, in_source, last, only
 from tests.pipeline import CONFIRMED, Pipeline
 from warehouse.db.connections import connect
-from warehouse.errors import BatchOutdated, DeleteThresholdExceeded, SourceError, VerificationFailed
+from warehouse.db.schema_version import newest
+from warehouse.errors import (
+    BatchOutdated,
+    DeleteThresholdExceeded,
+    SchemaOutdated,
+    SourceError,
+    VerificationFailed,
+)
 from warehouse.explain.origin import Origin
 from warehouse.extract import checksums, range_verification, stage_table, table_scan
 from warehouse.extract.cursor_reader import CursorReader
@@ -1040,6 +1047,21 @@ def test_batch_that_is_older_than_what_was_published_is_refused(shop: Pipeline) 
         with pytest.raises(BatchOutdated, match=f"run {shop.runs[-1].run_id} has published public.{name}"):
             publish(older, staged)
     assert in_mirror(shop, name) == newer
+
+
+def test_batch_that_was_read_before_a_release_migrated_the_warehouse_is_refused(shop: Pipeline) -> None:
+    name = make(shop)
+    before = in_mirror(shop, name)
+    with start_run(shop.warehouse_url, flow="ingest-shop") as run:
+        shop.do(f"update {name} set value = 'newer', updated_at = now() where id = 10")
+        staged = stage(run, shop.source, shop.shop_url, threshold=CONFIRMED, limits=ONE_RANGE)
+        shop.warehouse.execute("update alembic_version set version_num = '9999'")
+        with pytest.raises(SchemaOutdated, match="at revision 9999"):
+            publish(run, staged)
+        shop.warehouse.execute("update alembic_version set version_num = %s", [newest()])
+    assert in_mirror(shop, name) == before
+    shop.capture()
+    assert_same(shop, name)
 
 
 def test_run_that_publishes_nothing_has_verified_nothing(shop: Pipeline) -> None:

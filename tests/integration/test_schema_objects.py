@@ -13,10 +13,12 @@ import pytest
 from tests.catalog import catalog
 from tests.pipeline import Pipeline
 from warehouse.db.connections import connect
+from warehouse.db.locks import try_transaction_lock
 from warehouse.db.object_files import SchemaObject
 from warehouse.errors import LockHeld, SchemaObjectInUse
+from warehouse.history.change_log import STAR_LOCK
 from warehouse.migrations import declared, revisions
-from warehouse.migrations.revisions import current, head, upgrade
+from warehouse.migrations.revisions import current, downgrade, head, upgrade
 
 # By name of a view or function, a text of its definition and what replaces it.
 Changes = Mapping[str, tuple[str, str]]
@@ -220,6 +222,24 @@ def test_migration_that_would_wait_for_a_long_query_gives_up(
         # Each once, though it is tried four times.
         assert [message.split()[0] for message in messages] == ["migration", "waiting"]
         assert messages[1].startswith("waiting up to 4 s") and user in messages[1]
+    assert everything(sold) == before
+    upgrade(sold.warehouse_url)
+
+
+def test_migration_waits_for_whoever_publishes_though_no_table_is_locked_yet(
+    sold: Pipeline, migration: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or what was conformed by the code of before would be published into the tables of the new one."""
+    monkeypatch.setattr(revisions, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(revisions, "LOCK_PATIENCE_SECONDS", 0.0)
+    before = everything(sold)
+    migration(RETYPE)
+    with connect(sold.warehouse_url) as publishing:
+        assert try_transaction_lock(publishing, STAR_LOCK)
+        with pytest.raises(LockHeld):
+            upgrade(sold.warehouse_url)
+        with pytest.raises(LockHeld):
+            downgrade(sold.warehouse_url, "base")
     assert everything(sold) == before
     upgrade(sold.warehouse_url)
 

@@ -17,7 +17,7 @@ from warehouse.db import staying_session
 from warehouse.db.connection_errors import explain_refusals, is_transient
 from warehouse.db.connections import connect, without_password
 from warehouse.db.locks import is_held, session_lock, source_lock
-from warehouse.db.schema_version import compare_revision, ensure_migrated, revision_of
+from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import (
     AlreadyRecorded,
     BatchOutdated,
@@ -250,7 +250,6 @@ class SourceLoop:
                 wait_seconds=LOCK_SECONDS,
                 waiting=self._log,
             ):
-                self._ensure_same_schema()
                 # A run may have published, or an undo may have begun, while this waited for the lock.
                 if self._is_stale() or self._is_held():
                     return False
@@ -259,13 +258,6 @@ class SourceLoop:
         except LockHeld as held:
             self._record_state(f"it waits for a run: {held.what}")
             return False
-
-    def _ensure_same_schema(self) -> None:
-        """Refuse a warehouse that was migrated since the open run began: its tables are those of other code."""
-        assert self._control is not None
-        place = without_password(self.environment.settings.warehouse)
-        if error := compare_revision(place, revision_of(self._control)):
-            raise error
 
     def _forget_unverified(self, writer: psycopg.Connection) -> None:
         """Discard what a run verified that died before its final verification; a batch would replace its watermark."""

@@ -70,7 +70,7 @@ def publish(
     checks: list[CheckResult] = []
     may_be_stale = definitions is None
     with run.session("publish") as connection:
-        begin_publishing(connection, run.run_id, progress)
+        begin_publishing(connection, run, progress)
         staying_session.expect_rows(connection, staged.rows_read)
         refuse_outdated(connection, run.run_id, staged)
 

@@ -21,7 +21,7 @@ def rejudge(run: Run, source: Source, quarantine_ids: Sequence[int]) -> tuple[Lo
     """Conform the rows of these entries again, and load those that pass, in one transaction."""
     loads = []
     with run.session("replay") as connection:
-        begin_publishing(connection, run.run_id)
+        begin_publishing(connection, run)
         for target in TARGETS:
             entity = source.entities.get(target.entity)
             if entity is None or not mirror_exists(connection, entity.table):

@@ -38,7 +38,7 @@ def rederive(run: Run, source: Source, day: date) -> tuple[Load, ...]:
     """
     loads = []
     with run.connect(str(day)) as connection:
-        begin_publishing(connection, run.run_id)
+        begin_publishing(connection, run)
         has_records = source.feed is not None and mirror_exists(connection, source.record)
         records = Records.held(connection, run, source) if has_records else None
         move: Move = records.rejected.reject if records is not None else quarantine.move_failing

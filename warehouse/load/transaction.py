@@ -1,12 +1,15 @@
-"""Begin the transaction that writes the star: take its lock, and set the run id and the planner's costs."""
+"""Begin the transaction that writes the star: take its lock, refuse another release's tables, set id and costs."""
 
 from collections.abc import Callable
 
 import psycopg
 
 from warehouse.db import staying_session
+from warehouse.db.connections import without_password
 from warehouse.db.locks import transaction_lock
+from warehouse.db.schema_version import compare_revision
 from warehouse.history.change_log import STAR_LOCK
+from warehouse.runs.audit import Run
 
 # For statements over whole tables: hash tables in memory and parallel workers, but no JIT, which costs more than it
 # saves. PostgreSQL's default costs of pages and operators fit here.
@@ -26,13 +29,23 @@ PLANNER = (
 
 def begin_publishing(
     connection: psycopg.Connection,
-    run_id: int,
+    run: Run,
     progress: Callable[[str], None] = lambda _: None,
     *,
     planner: str = PLANNER,
 ) -> None:
-    """Wait for the lock on the star, and have the change log record this transaction's changes under the run."""
+    """Wait for the lock on the star, and have the change log record this transaction's changes under the run.
+
+    Raises:
+        SchemaOutdated: a newer release, or an older one, has migrated the warehouse since the run began.
+    """
     transaction_lock(connection, STAR_LOCK, progress)
     staying_session.begin(connection)
-    connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
+    # Whoever migrates has this lock, too: the revision stays as it is while this publishes.
+    row = connection.execute(
+        "select version_num, set_config('dwh.run_id', %s, true) from public.alembic_version",
+        [str(run.run_id)],
+    ).fetchone()
+    if error := compare_revision(without_password(run.warehouse_url), row[0] if row else None):
+        raise error
     connection.execute(planner.encode())

@@ -16,11 +16,12 @@ from sqlalchemy.pool import NullPool
 from warehouse.db.connection_errors import explain_refusals
 from warehouse.db.connections import connect, without_password
 from warehouse.db.lock_holder import LockHolder, find_longest_user
-from warehouse.db.locks import session_lock
+from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.db.roles import LOADER, OWNER, apply_grants
 from warehouse.db.schema_objects import BLOCKED, SchemaObjects
 from warehouse.db.schema_version import ensure_suitable
 from warehouse.errors import AccessRefused, DeclarationError, LockHeld, SchemaObjectInUse, WrongParameters
+from warehouse.history.change_log import STAR_LOCK
 from warehouse.migrations import declared, foreign_keys
 from warehouse.migrations.privileges import LOCK_TIMEOUT, LOCKED, MIGRATE_LOCK, ensure_may_migrate
 from warehouse.migrations.sql import driver_of
@@ -71,6 +72,7 @@ def upgrade(
         objects = SchemaObjects(driver)
         is_empty = _current(connection) is None
         if steps := _steps(connection, revision):
+            transaction_lock(driver, STAR_LOCK)
             objects.lock()
         for step in steps:
             if not is_empty:
@@ -119,6 +121,7 @@ def downgrade(url: str, revision: str, *, progress: Callable[[str], None] = lamb
 
     def run(connection: Connection) -> None:
         driver = driver_of(connection)
+        transaction_lock(driver, STAR_LOCK)
         # The baseline has them in its own SQL.
         if driver.execute("select to_regclass('audit.schema_object')").fetchone() != (None,):
             declared.drop(driver)

@@ -114,7 +114,7 @@ def rebuild(
         # Published batches that are not in the archive yet are part of the state to rebuild.
         flush(run.warehouse_url, archive, progress=progress)
         with run.connect() as writer:
-            begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
+            begin_publishing(writer, run, planner=PLANNER_FOR_WHOLE_TABLES)
             with _explain_rights(writer):
                 work = _Rebuild(writer, run, archive, sources, set(create_missing(writer)), progress)
                 if tables is None:

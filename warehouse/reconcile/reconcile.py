@@ -55,7 +55,7 @@ def reconcile_source(
         run.connect() as writer,
     ):
         check_same_source(source.name, captured_identity(writer, source.name), snapshot.identity)
-        begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
+        begin_publishing(writer, run, planner=PLANNER_FOR_WHOLE_TABLES)
         verdicts = []
         known = read_watermarks(writer, source.name, source.tables)
         watermarks = {table: known[table] for table in source.tables if table in known}
@@ -96,7 +96,7 @@ def reconcile_feed(
         session_lock(run.connection, source_lock(source.name), wait_seconds=wait_seconds),
         run.connect() as writer,
     ):
-        begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
+        begin_publishing(writer, run, planner=PLANNER_FOR_WHOLE_TABLES)
         verdicts = reconcile_files(writer, source)
         verdicts += reconcile_star(writer, run.run_id, source, progress=progress)
         verdicts += reconcile_marts(writer, repair=repair)
@@ -117,7 +117,7 @@ def reconcile_weblog_files(
         session_lock(run.connection, FEED, wait_seconds=wait_seconds),
         run.connect() as writer,
     ):
-        begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
+        begin_publishing(writer, run, planner=PLANNER_FOR_WHOLE_TABLES)
         verdicts = reconcile_weblogs(writer, run.run_id)
         for verdict in verdicts:
             progress(str(verdict))
