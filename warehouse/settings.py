@@ -105,7 +105,7 @@ def _read_secret(name: str) -> str | None:
     if os.environ.get(name):
         raise SettingsError(f"Both {name} and {name}_FILE are set.", hint="Unset one of them.")
     try:
-        if secret := Path(path).read_text().strip():
+        if secret := Path(path).read_text("utf-8-sig").strip():
             return secret
         raise SettingsError(f"{name}_FILE: {path} is empty.", hint="Write the secret into it.")
     except (OSError, UnicodeDecodeError) as error:

@@ -43,10 +43,11 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rules:
     numbers = iter(range(100))
 
     def change(old: str, new: str) -> None:
-        text = weblog_definition.RULES_FILE.read_text()
+        text = weblog_definition.RULES_FILE.read_text("utf-8-sig")
         assert old in text
         path = tmp_path / f"rules {next(numbers)}.toml"
-        path.write_text(text.replace(old, new))
+        # With the byte order mark that editors on Windows write.
+        path.write_text(text.replace(old, new), "utf-8-sig")
         monkeypatch.setattr(weblog_definition, "RULES_FILE", path)
 
     return change

@@ -121,7 +121,7 @@ def test_every_mistake_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_is_known_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sources" / "mall").mkdir(parents=True)
     (tmp_path / "sources" / "mall" / "source.toml").touch()
-    (tmp_path / "mall_url").write_text("postgresql:///mall")
+    (tmp_path / "mall_url").write_text("postgresql:///mall\n", "utf-8-sig")
     Path(".env").write_text(f"DWH_SOURCES={tmp_path / 'sources'}\nDWH_WEBLOG_IGNORE=\nOTHER=\n")
     monkeypatch.setenv("DWH_MALL_URL_FILE", str(tmp_path / "mall_url"))
     monkeypatch.setenv("DWH_LOG_FORMAT", "json")

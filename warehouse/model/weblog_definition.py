@@ -25,7 +25,7 @@ def define_lookups(rules_file: Path | None = None) -> Mapping[str, Mapping[str, 
     """
     path = rules_file or RULES_FILE
     try:
-        rules = tomllib.loads(path.read_text("utf-8"))
+        rules = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DeclarationError(
             f"{path} cannot be read: {error}.", hint="Compare it with the one in git."

@@ -221,7 +221,7 @@ def parse_formats(content: bytes, name: str, location: Location | None = None) -
         DeclarationError: the declaration cannot be used.
     """
     try:
-        declared = tomllib.loads(content.decode())
+        declared = tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, tomllib.TOMLDecodeError) as error:
         raise DeclarationError(f"{name} is no TOML: {error}.", hint=_HINT) from None
     entries = declared.get("formats", [])

@@ -108,7 +108,7 @@ def read_traffic_rules(path: Path | None = None) -> TrafficRules:
 @cache
 def _read(path: Path) -> TrafficRules:
     try:
-        declared = tomllib.loads(path.read_text())
+        declared = tomllib.loads(path.read_text("utf-8-sig"))
         rules = tuple(
             ActionRule(one["action"], frozenset(one["methods"]), re.compile(one["path"]))
             for one in declared["actions"]
