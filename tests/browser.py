@@ -36,11 +36,14 @@ def visit(url: str, *, width: int = 1280, height: int = 900, dark: bool = False)
         pytest.skip("no browser test: chromium is not installed (Debian: apt-get install chromium)")
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+            executable_path=program,
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
+            timeout=120_000,
         )
         page = browser.new_page(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
         )
+        page.set_default_timeout(120_000)
         opened = Visit(page)
         page.on("console", lambda said: opened.errors.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: opened.errors.append(str(error)))

@@ -43,7 +43,7 @@ class Command:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def wait(self, timeout: float = 120) -> int:
+    def wait(self, timeout: float = 300) -> int:
         """Wait for its end.
 
         Raises:
@@ -54,7 +54,7 @@ class Command:
             raise TimeoutError(f"dwh {' '.join(self.arguments)} goes on; it wrote {self._read()}")
         return self.returncode
 
-    def communicate(self, timeout: float = 120) -> tuple[str, str]:
+    def communicate(self, timeout: float = 300) -> tuple[str, str]:
         """Wait for its end; returns what it wrote to stdout and stderr."""
         self.wait(timeout)
         return self._read()
@@ -88,7 +88,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
     program: str = DWH,
-    timeout: float = 120,
+    timeout: float = 300,
 ) -> "subprocess.CompletedProcess[str]":
     """Run `dwh`, or another Python program, to its end, as `start` does."""
     command = start(*arguments, environment=environment, folder=folder, program=program)

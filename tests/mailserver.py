@@ -80,6 +80,7 @@ def mail_server(
         hostname="127.0.0.1",
         port=port or free_port(),
         ssl_context=context if is_tls else None,
+        ready_timeout=120,
         **kwargs,
     )
     inbox.port = server.port

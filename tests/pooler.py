@@ -101,7 +101,7 @@ class _Server:
         self._idle += [self._take() for _ in range(count)]
 
     def await_idle(self) -> None:
-        give_up_at = time.monotonic() + 30
+        give_up_at = time.monotonic() + 120
         while len(self._idle) < sum(not server.closed for server in self._opened):
             assert time.monotonic() < give_up_at, "a client stays in its transaction"
             time.sleep(0.01)

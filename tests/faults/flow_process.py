@@ -52,7 +52,7 @@ class FlowProcess:
         """Whether it ends within `seconds`."""
         return bool(wait([self.process.sentinel], seconds))
 
-    def end(self, seconds: float = 120) -> int:
+    def end(self, seconds: float = 300) -> int:
         """Wait for its end: 0 done, 1 failed, -9 killed.
 
         Raises:

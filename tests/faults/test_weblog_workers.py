@@ -67,7 +67,7 @@ class Worker:
 
     def loaded(self) -> list[str]:
         """Wait for its end: the files that it has loaded."""
-        said = self.process.communicate(timeout=120)[0].splitlines()
+        said = self.process.communicate(timeout=300)[0].splitlines()
         assert self.process.returncode == 0
         return list(json.loads(said[-1]))
 

@@ -228,7 +228,6 @@ def scheduled_times(client: "SyncPrefectClient", deployment_id: UUID, after: dat
     )
 
 
-@pytest.mark.timeout(900)
 def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
     client: "SyncPrefectClient", deployed: dict[str, UUID], place: Pipeline, tmp_path: Path
 ) -> None:
@@ -279,7 +278,6 @@ def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
 
 # In one process: test_daily_warehouse.py.
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_run_that_a_worker_has_started_is_stopped_and_says_what_to_switch_on(
     client: "SyncPrefectClient", deployed: dict[str, UUID], place: Pipeline, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from stack.origin_guard import is_allowed
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 240
 PAGE = """<!doctype html><script>
 const attempts = ATTEMPTS, results = {};
 const ask = async ([name, kind, url, body]) => {
@@ -276,4 +276,4 @@ def visit(browser: str, url: str, profile: Path, results: dict[str, str]) -> Non
         raise AssertionError("the page never told what it could do")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)

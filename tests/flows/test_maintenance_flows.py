@@ -14,7 +14,7 @@ from warehouse.errors import DifferencesFound
 
 
 def test_old_requests_are_removed_countries_looked_up_again_and_differences_repaired(
-    place: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracked: Callable[[object], Tracked]
+    place: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracked: Callable[..., Tracked]
 ) -> None:
     # Imported late: Prefect reads its server's address when it is imported.
     from flows.ingest_source import ingest_source
@@ -54,14 +54,15 @@ def test_old_requests_are_removed_countries_looked_up_again_and_differences_repa
         ("reconcile", "stopped"),
         ("reconcile", "succeeded"),
     ]
-    seen = [tracked(prefect_run_id) for *_, prefect_run_id in runs]
-    assert [run.state for run in seen] == ["Completed", "Completed", "Differences found", "Completed"]
-    assert [sorted(run.tasks) for run in seen] == [
+    tasks = [
         ["remove-requests"],
         ["reclassify-requests"],
         ["reconcile-source", "reconcile-weblogs"],
         ["reconcile-source", "reconcile-weblogs"],
     ]
+    seen = [tracked(prefect_run_id, names) for (*_, prefect_run_id), names in zip(runs, tasks, strict=True)]
+    assert [run.state for run in seen] == ["Completed", "Completed", "Differences found", "Completed"]
+    assert [sorted(run.tasks) for run in seen] == tasks
     assert [run.artifacts[flow].split("\n")[0] for run, (flow, *_) in zip(seen, runs, strict=True)] == [
         f"# {flow}: {status}" for flow, status, _ in runs
     ]

@@ -24,7 +24,7 @@ from tests.pipeline import Pipeline
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 240
 
 
 class Working:

@@ -144,7 +144,7 @@ def test_files_of_a_batch_are_written_while_it_is_merged(
     write_files = batch_files.write_files
 
     def write_after_the_merge(*arguments: Any) -> Sequence[ParquetFile]:
-        were_merged.append(merged.wait(20 if is_near else 0))
+        were_merged.append(merged.wait(120 if is_near else 0))
         return write_files(*arguments)
 
     def notice(message: str) -> None:
@@ -166,7 +166,7 @@ def test_star_is_free_while_files_of_first_batches_are_written(
     write_files, finish = batch_files.write_files, batch_files.BatchFiles.finish
 
     def write_while_awaited(*arguments: Any) -> Sequence[ParquetFile]:
-        assert is_awaited.wait(20)
+        assert is_awaited.wait(120)
         with psycopg.connect(shop.warehouse_url) as other:
             was_held.append(not try_transaction_lock(other, STAR_LOCK))
         return write_files(*arguments)
@@ -663,10 +663,10 @@ def test_adding_batches_waits_for_a_run_that_publishes_and_never_with_it(
             "select from pg_stat_activity where application_name = 'dwh archive' and wait_event_type = 'Lock' "
             "and datname = current_database()"
         )
-        run.execute("set lock_timeout = '5s'")
+        run.execute("set lock_timeout = '60s'")
         run.execute(publishes, [first])
         run.commit()
-        assert adding.result(60) > 0
+        assert adding.result(120) > 0
     assert_archived(shop, archive)
 
 

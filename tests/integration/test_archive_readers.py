@@ -37,7 +37,6 @@ server.stop()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_archive_is_read_alike_by_duckdb_and_by_an_engine_with_sparks_api(
     shop: Pipeline, tmp_path: Path
 ) -> None:

@@ -303,7 +303,7 @@ def test_a_day_of_the_star_waits_for_whoever_writes_the_star(loaded: Place) -> N
         loaded.pipeline.wait_for(LOCK_AWAITED)
         assert not waiting.done()
         publishing.rollback()
-        assert waiting.result(60)
+        assert waiting.result(120)
 
 
 def test_the_calendar_of_today_and_of_a_capture_that_fails(loaded: Place) -> None:

@@ -642,7 +642,7 @@ def test_limits_and_habits_of_a_server_do_not_reach_a_run(
 
     def unlock() -> None:
         await_lock = "select from pg_locks where not granted and relation = 'order_item'::regclass"
-        give_up_at = time.monotonic() + 60
+        give_up_at = time.monotonic() + 120
         while not whole_shop.shop.execute(await_lock).rowcount and time.monotonic() < give_up_at:
             time.sleep(0.02)
         time.sleep(1.2)

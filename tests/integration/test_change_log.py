@@ -66,7 +66,7 @@ def test_transactions_that_log_changes_of_the_same_tables_do_not_wait_for_each_o
     change = "update audit.{0} set run_id = run_id where ctid = (select {1}(ctid) from audit.{0})"
     with connect(shop.warehouse_url) as first, connect(shop.warehouse_url) as second:
         for session in (first, second):
-            session.execute("set lock_timeout = '2s'")
+            session.execute("set lock_timeout = '30s'")
         first.execute(change.format(tables[0], "min").encode())
         second.execute(change.format(tables[1], "max").encode())
         first.execute(change.format(tables[1], "min").encode())

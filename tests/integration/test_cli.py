@@ -328,7 +328,7 @@ def test_interrupted_run_ends_cleanly_and_the_next_one_does_its_work(
         running = dwh.start("run", "shop")
         _wait_for(lambda: shop.rows(LOCK_AWAITED))
         running.send_signal(number)
-        _, said = running.communicate(timeout=120)
+        _, said = running.communicate(timeout=300)
         _wait_for(lambda: not shop.rows(LOCK_AWAITED))
     assert running.returncode == code
     assert said.splitlines()[-1] == (
@@ -346,7 +346,7 @@ def test_nohup_lets_a_run_go_on_when_its_terminal_is_closed(dwh: CommandLine, sh
         running = dwh.as_program("run", "shop", under=("nohup",))
         _wait_for(lambda: shop.rows(LOCK_AWAITED))
         running.send_signal(signal.SIGHUP)
-    running.communicate(timeout=120)
+    running.communicate(timeout=300)
     assert running.returncode == 0
     assert [status for _, status, _ in shop.run_states()] == ["succeeded"]
 
@@ -382,7 +382,7 @@ def test_status_calls_a_run_crashed_as_soon_as_its_process_is_gone(dwh: CommandL
         _wait_for(lambda: shop.rows(LOCK_AWAITED))
         assert shown() == [("running", "")]
         running.kill()
-        running.communicate(timeout=120)
+        running.communicate(timeout=300)
         _wait_for(lambda: shown() == [("crashed", CRASHED)])
     assert [status for _, status, _ in shop.run_states()] == ["running"], "it is only shown so"
 
@@ -407,7 +407,7 @@ def test_prefect_server_of_the_env_file_is_used_unless_the_environment_names_ano
 def test_archive_is_added_to_without_a_prefect_server(dwh: CommandLine) -> None:
     assert dwh("run", "shop").returncode == 0
     program = dwh.as_program("archive")
-    stdout, stderr = program.communicate(timeout=120)
+    stdout, stderr = program.communicate(timeout=300)
     assert (program.returncode, "server" in stderr) == (0, False), stderr
     assert "rows added" in stdout
     assert dwh("archive", "--restart").returncode == 0
@@ -509,7 +509,7 @@ def test_doctor_finds_what_is_wrong_and_how_to_repair_it(dwh: CommandLine, shop:
         DWH_ALERT_TO="a@b.c",
         PYTHONPATH=str(dwh.folder / "mine"),
     )
-    output, _ = examined.communicate(timeout=120)
+    output, _ = examined.communicate(timeout=300)
     assert examined.returncode == 1
     found = {(one["about"], one["verdict"], one["what"], one["hint"]) for one in json.loads(output)}
     wrong = {(about, what.partition(":")[0]) for about, verdict, what, _ in found if verdict == "wrong"}

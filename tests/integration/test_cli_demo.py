@@ -19,7 +19,6 @@ from stack.postgres import EmbeddedPostgres
 DWH = Path(sys.executable).with_name("dwh")
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Path) -> None:
     home = tmp_path / "a home"
@@ -110,7 +109,7 @@ def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Pat
         assert placed == (True,)
         assert_live_follows(home, json.loads(dwh("up", "--live", "--json")))
     finally:
-        subprocess.run([DWH, "down"], cwd=tmp_path, env=environment, check=True, timeout=120)
+        subprocess.run([DWH, "down"], cwd=tmp_path, env=environment, check=True, timeout=300)
     assert [process for process in psutil.process_iter() if str(home) in " ".join(words(process))] == []
 
 

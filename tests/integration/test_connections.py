@@ -348,9 +348,11 @@ def settings(shop_url: str, warehouse_url: str) -> Settings:
 def test_connection_that_its_server_ended_for_idling_is_lost_and_no_fault_of_the_statement(
     warehouse_url: str,
 ) -> None:
-    with connect(warehouse_url) as connection:
+    with connect(warehouse_url) as connection, connect(warehouse_url, autocommit=True) as other:
         connection.execute("set local idle_in_transaction_session_timeout = '50ms'")
-        time.sleep(0.3)
+        is_there = "select from pg_stat_activity where pid = %s"
+        while other.execute(is_there, [connection.info.backend_pid]).rowcount:
+            time.sleep(0.05)
         with pytest.raises(psycopg.Error) as error:
             connection.execute("select 1")
     assert is_transient(error.value) and not is_of_statement(error.value)

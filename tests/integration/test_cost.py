@@ -13,7 +13,8 @@ LINES = 40_000
 def rows_scanned(pipeline: Pipeline) -> dict[str, int]:
     """Rows read by sequential scans, by table, once every session of a run has ended and reported them."""
     pipeline.wait_for(
-        "select where not exists (select from pg_stat_activity where application_name ~ '^dwh .+ ')"
+        "select where not exists (select from pg_stat_activity where application_name ~ '^dwh .+ ' "
+        "and datname = current_database())"
     )
     return dict(
         pipeline.warehouse.execute(

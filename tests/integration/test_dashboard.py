@@ -19,7 +19,7 @@ def test_numbers_are_those_of_the_marts_and_filters_hold(
     mart_world: MartWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DWH_WAREHOUSE_URL", mart_world.warehouse_url)
-    app = testing.AppTest.from_file(str(APP), default_timeout=60).run()
+    app = testing.AppTest.from_file(str(APP), default_timeout=240).run()
     assert not app.exception and not app.error
     months = mart_world.mart("sales_by_category_month")
     chosen = sorted(months.ordered_month.unique())[-13:]
@@ -42,7 +42,7 @@ def test_country_and_segment_limit_sales_products_and_customers(
     mart_world: MartWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DWH_WAREHOUSE_URL", mart_world.warehouse_url)
-    app = testing.AppTest.from_file(str(APP), default_timeout=60).run()
+    app = testing.AppTest.from_file(str(APP), default_timeout=240).run()
     lines = mart_world.raw_lines()
     sold = lines[lines.line_status != "cancelled"]
     sold = sold[sold.month.isin(sorted(sold.month.unique())[-13:])]
@@ -87,7 +87,7 @@ def test_page_of_a_warehouse_with_one_order_of_a_customer_without_a_country(
     sold.warehouse.execute("update dwh.dim_customer set country = null")
     refresh(sold)
     monkeypatch.setenv("DWH_WAREHOUSE_URL", sold.warehouse_url)
-    app = testing.AppTest.from_file(str(APP), default_timeout=60).run()
+    app = testing.AppTest.from_file(str(APP), default_timeout=240).run()
     assert not app.exception and not app.error
     assert any("the only month with sales" in one.value for one in app.caption)
     (box,) = [box for box in app.selectbox if box.label == "Country"]
@@ -105,7 +105,7 @@ def test_period_ends_with_the_month_of_the_as_of_date_and_not_with_an_order_of_t
     sold.capture()
     refresh(sold)
     monkeypatch.setenv("DWH_WAREHOUSE_URL", sold.warehouse_url)
-    app = testing.AppTest.from_file(str(APP), default_timeout=60).run()
+    app = testing.AppTest.from_file(str(APP), default_timeout=240).run()
     assert app.select_slider[0].value == (date(2024, 2, 1), date(2024, 3, 1))
     assert app.metric[0].value == "380.00"
 
@@ -115,7 +115,7 @@ def test_names_of_a_source_are_no_markdown(sold: Pipeline, monkeypatch: pytest.M
     sold.warehouse.execute("update dwh.dim_product set category = %s", [name])
     refresh(sold)
     monkeypatch.setenv("DWH_WAREHOUSE_URL", sold.warehouse_url)
-    app = testing.AppTest.from_file(str(APP), default_timeout=60).run()
+    app = testing.AppTest.from_file(str(APP), default_timeout=240).run()
     app.multiselect[0].set_value([name]).run()
     assert app.metric[0].value == "190.00" and not app.exception
     captions = [one.value for one in app.caption if "Only" in one.value]
@@ -126,7 +126,7 @@ def test_names_of_a_source_are_no_markdown(sold: Pipeline, monkeypatch: pytest.M
 
 def test_page_says_that_the_warehouse_is_down_and_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DWH_WAREHOUSE_URL", "postgresql://reader:s3cret@127.0.0.1:1/warehouse")
-    app = testing.AppTest.from_file(str(APP), default_timeout=60).run()
+    app = testing.AppTest.from_file(str(APP), default_timeout=240).run()
     assert not app.exception
     (error,) = app.error
     assert "does not answer" in error.value

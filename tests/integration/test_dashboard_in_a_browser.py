@@ -73,7 +73,7 @@ def served(mart_world: MartWorld, tmp_path_factory: pytest.TempPathFactory) -> I
         try:
             while True:
                 try:
-                    urlopen(f"{url}/_stcore/health", timeout=5)
+                    urlopen(f"{url}/_stcore/health", timeout=30)
                     break
                 except OSError:
                     assert monotonic() < give_up_at and process.poll() is None
@@ -86,20 +86,20 @@ def served(mart_world: MartWorld, tmp_path_factory: pytest.TempPathFactory) -> I
             yield Served(url, may_log_in)
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(120)
             connection.execute(sql.SQL("drop role {}").format(login))
 
 
 def wait_until(condition: Callable[[], object]) -> None:
     """Wait until a condition holds: the page answers a filter when its server has."""
-    give_up_at = monotonic() + 60
+    give_up_at = monotonic() + 120
     while not condition():
         assert monotonic() < give_up_at
         sleep(0.1)
 
 
 def wait_until_drawn(opened: Visit) -> None:
-    opened.page.wait_for_selector("text=Conversion per traffic source", timeout=60_000)
+    opened.page.wait_for_selector("text=Conversion per traffic source", timeout=120_000)
     wait_until(lambda: len(opened.page.evaluate(READ_TABLES)) == 4)
     wait_until(lambda: opened.page.locator("[data-testid=stVegaLiteChart] svg").count() == 2)
 
@@ -232,13 +232,13 @@ def test_dashboard_fits_a_phone_and_says_that_the_warehouse_is_down_until_it_is_
         served.may_log_in(False)
         try:
             page.reload()
-            page.wait_for_selector("text=The warehouse does not answer", timeout=60_000)
+            page.wait_for_selector("text=The warehouse does not answer", timeout=120_000)
             assert page.locator("[data-testid=stMetricValue]").count() == 0
             assert SECRET not in page.content()
         finally:
             served.may_log_in(True)
         wait_until_drawn(opened)
-        page.wait_for_selector("text=The warehouse does not answer", state="detached", timeout=60_000)
+        page.wait_for_selector("text=The warehouse does not answer", state="detached", timeout=120_000)
     assert not [frame for frame in opened.received if SECRET.encode() in frame]
 
 

@@ -467,17 +467,17 @@ def test_reports_wait_for_who_reads_one_and_name_them(
             ReportsNotWritten, match=f"{SCHEMA}.top_sellers is locked by .*a BI tool.*idle in it"
         ):
             write(0)
-        writing = pool.submit(write, 60)
+        writing = pool.submit(write, 120)
         while not messages:
             time.sleep(0.05)
             assert not writing.done()
         with psycopg.connect(other) as another:
-            another.execute("set statement_timeout = '30s'")
+            another.execute("set statement_timeout = '60s'")
             assert another.execute(count).fetchall() == reader.execute(count).fetchall() == before
         reader.rollback()
-        writing.result(60)
+        writing.result(120)
     (message,) = messages
-    assert message.startswith(f"waiting up to 60 s for {SCHEMA}.top_sellers, which is locked by ")
+    assert message.startswith(f"waiting up to 120 s for {SCHEMA}.top_sellers, which is locked by ")
 
 
 def test_wrong_url_of_the_other_database_is_named_without_its_password(world: Pipeline) -> None:

@@ -59,7 +59,7 @@ def test_rows_of_a_table_too_small_to_be_analyzed_are_counted(shop: Pipeline) ->
     shop.warehouse.execute("update pg_class set reltuples = 1 where oid = 'dwh.fact_order_item'::regclass")
     shown = "select row_count_estimate from mart.table_freshness where table_name = 'dwh.fact_order_item'"
     # The server publishes what a session has written within seconds of its end.
-    for _ in range(100):
+    for _ in range(1200):
         if shop.rows(shown) == [(2,)]:
             break
         time.sleep(0.1)

@@ -89,7 +89,7 @@ def test_error_of_a_run_that_still_has_its_connection_is_its_own(warehouse_url: 
 
 def kill_a_parallel_worker(url: str) -> None:
     """Kill one with SIGKILL, as the kernel does where memory is short: the server then restarts every session."""
-    give_up_at = time.monotonic() + 60
+    give_up_at = time.monotonic() + 120
     with suppress(psycopg.OperationalError), psycopg.connect(url, autocommit=True) as connection:
         while time.monotonic() < give_up_at:
             for (pid,) in connection.execute(

@@ -195,7 +195,7 @@ def test_refresh_waits_for_no_load_that_analyzes_the_star(
     shop.warehouse.execute(b"delete from pg_statistic where starelid >= 16384")
     with ThreadPoolExecutor(1) as pool, psycopg.connect(shop.warehouse_url) as loading:
         loading.execute("analyze dwh.dim_customer")
-        pool.submit(refresh, shop).result(30)
+        pool.submit(refresh, shop).result(120)
     assert {"fact_order_item", "dim_customer", "dim_product"} <= analyzed(shop, "dwh")
 
 

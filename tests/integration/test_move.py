@@ -21,7 +21,7 @@ def test_warehouse_that_moved_goes_on_where_it_ended(
         ("pg_restore", "--no-owner", f"--dbname={url}", dump),
         ("vacuumdb", "--analyze-only", "--quiet", url),
     ):
-        subprocess.run([str(own_postgres.bin / program), *options], check=True, timeout=120)
+        subprocess.run([str(own_postgres.bin / program), *options], check=True, timeout=300)
     upgrade(url)
     with connect(url) as connection:
         assert content(connection) == content(shop.warehouse)

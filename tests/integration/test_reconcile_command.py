@@ -47,7 +47,7 @@ def test_repair_that_is_killed_leaves_nothing_and_the_next_one_repairs(
             )
         )
         running.send_signal(signal.SIGKILL)
-        running.communicate(timeout=120)
+        running.communicate(timeout=300)
     _wait_for(
         lambda: (
             not shop.rows(

@@ -341,7 +341,7 @@ def test_record_is_not_corrected_while_another_replay_loads_it_as_it_came(
     with ThreadPoolExecutor() as pool, connect(warehouse_url) as reader:
         transaction_lock(reader, STAR_LOCK, print)
         replayed = pool.submit(command.run, "quarantine", "replay", "--json", environment=environment)
-        give_up_at = time.monotonic() + 60
+        give_up_at = time.monotonic() + 120
         while not feed.rows(LOCK_AWAITED):
             assert time.monotonic() < give_up_at
             time.sleep(0.05)

@@ -270,7 +270,7 @@ def test_browser_lays_the_report_out_for_phone_and_desktop(hostile: Pipeline, tm
         "--allow-file-access-from-files",
         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
     ]  # fmt: skip
-    done = subprocess.run([browser, *options, measure.as_uri()], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([browser, *options, measure.as_uri()], capture_output=True, text=True, timeout=300)
     assert re.findall(r"<title>(.*?)</title>", done.stdout) == [
         "360: 360 wide, title Warehouse report, drawn true; 1280: 1280 wide, title Warehouse report, drawn true"
     ]

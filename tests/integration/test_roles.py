@@ -267,7 +267,7 @@ def test_a_login_that_acts_as_the_loader_gives_up_waiting_for_a_table(
             watch_locks(narrow.warehouse_url, "ingest-shop", 0.5, lambda _: None, 0.1),
         ):
             # A server that does not cancel it ends it later, with another error.
-            waiting.execute("set statement_timeout = '30s'")
+            waiting.execute("set statement_timeout = '60s'")
             waiting.execute("update dwh.dim_customer set name = 'y'")
         assert holder.execute("select 1").fetchone() == (1,)
 

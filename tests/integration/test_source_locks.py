@@ -40,7 +40,7 @@ def test_locked_table_is_waited_for_and_then_named_with_its_holder(loaded: Pipel
         started = time.monotonic()
         with pytest.raises(SourceLocked) as error:
             loaded.capture(lock_wait_seconds=2, progress=messages.append)
-        assert 2 <= time.monotonic() - started < 30
+        assert 2 <= time.monotonic() - started < 120
     assert error.value.what.startswith(
         f"public.customer of source 'shop' is locked by {user} (nightly migration, server process {pid}, "
         "in a transaction since 2"
@@ -93,7 +93,11 @@ def test_statement_that_waits_for_a_lock_itself_is_named_with_whom_it_waits_for(
     with locker(loaded, "select count(*) from customer") as reader:
         thread = threading.Thread(target=alter)
         thread.start()
-        while not loaded.shop.execute("select from pg_locks where not granted").rowcount:
+        # Other tests wait for locks in the same cluster.
+        awaited = (
+            "select from pg_locks where not granted and relation = 'customer'::regclass and pid = any(%s)"
+        )
+        while not loaded.shop.execute(awaited, [altering]).rowcount:
             time.sleep(0.02)
         with pytest.raises(SourceLocked) as error:
             loaded.capture(lock_wait_seconds=1)

@@ -71,7 +71,7 @@ def test_a_source_is_declared_by_the_page_from_nothing_to_the_first_mart(
                     continue
                 program, *arguments = shlex.split(line)
                 assert program == "dwh"
-                done = command.run(*arguments, environment=environment, timeout=240)
+                done = command.run(*arguments, environment=environment, timeout=300)
                 assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
                 output = done.stdout
     # What the page says of tips: a tip that moves to another ticket concerns the lines of both.

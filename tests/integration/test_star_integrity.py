@@ -117,7 +117,10 @@ def test_counts_never_shrink_while_a_load_is_running(shop: Pipeline) -> None:
 
     def look() -> None:
         with connect(shop.warehouse_url, autocommit=True) as reader:
-            while not done.is_set():
+            is_over = False
+            # The last time after the last load.
+            while not is_over:
+                is_over = done.is_set()
                 seen.extend(reader.execute(COUNTS.encode()).fetchall())
 
     for number in range(1, 31):

@@ -78,7 +78,7 @@ def dashboard(mart_world: MartWorld) -> Iterator[Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DWH_WAREHOUSE_URL", mart_world.warehouse_url)
-        yield testing.AppTest.from_file(str(APP), default_timeout=60).run()
+        yield testing.AppTest.from_file(str(APP), default_timeout=240).run()
 
 
 class _Tables(HTMLParser):

@@ -207,7 +207,7 @@ def test_run_with_another_zone_than_the_warehouse_says_what_to_do(shop: Pipeline
     }
 
     def dwh(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return command.run(*arguments, environment=environment, timeout=240)
+        return command.run(*arguments, environment=environment, timeout=300)
 
     stopped = dwh("run", "shop")
     assert stopped.returncode == 2 and "`dwh migrate`" in stopped.stderr

@@ -227,7 +227,7 @@ def test_lock_that_is_refused_leaves_no_time_limit_to_the_transaction_it_was_ask
         other.execute("set local lock_timeout = '77s'")
         with pytest.raises(LockHeld), session_lock(other, "source shop", wait_seconds=0.01):
             pass
-        with session_lock(other, "source northwind", wait_seconds=5):
+        with session_lock(other, "source northwind", wait_seconds=120):
             assert other.execute("show lock_timeout").fetchone() == ("77s",)
 
 
@@ -238,7 +238,7 @@ def test_lock_is_free_once_its_holder_is_gone(loaded: Pipeline) -> None:
     holder.close()
     with (
         connect(loaded.warehouse_url, autocommit=True) as other,
-        session_lock(other, "source shop", wait_seconds=5),
+        session_lock(other, "source shop", wait_seconds=120),
     ):
         pass
 

@@ -45,7 +45,7 @@ def run_statement(pipeline: Pipeline, statement: str) -> int:
 
 def release_after(condition: Callable[[], object], connection: psycopg.Connection) -> threading.Thread:
     def wait() -> None:
-        for _ in range(200):
+        for _ in range(1200):
             if condition():
                 break
             time.sleep(0.1)
@@ -89,7 +89,7 @@ def test_run_gives_up_after_a_while_with_a_hint_and_publishes_nothing(
         started = time.monotonic()
         with pytest.raises(WarehouseLocked) as raised:
             run_statement(loaded, "update dwh.dim_customer set name = 'y'")
-        assert 1 <= time.monotonic() - started < 30
+        assert 1 <= time.monotonic() - started < 120
         what = raised.value.what
         assert what.startswith("dwh.dim_customer of the warehouse is locked by ") and "an analyst" in what
         assert what.endswith("and was for all of the 1 s that this run waited.")
@@ -118,7 +118,7 @@ def test_run_gives_up_on_what_a_prepared_transaction_holds(
     try:
         with pytest.raises(WarehouseLocked) as raised:
             run_statement(
-                loaded, "set local statement_timeout = '9s'; update dwh.dim_customer set name = 'y'"
+                loaded, "set local statement_timeout = '60s'; update dwh.dim_customer set name = 'y'"
             )
     finally:
         loaded.warehouse.execute(f"rollback prepared '{quoted}'".encode())

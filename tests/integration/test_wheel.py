@@ -92,7 +92,6 @@ def elsewhere(installed: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_installed_wheel_loads_with_its_quality_gates(installed: Path, elsewhere: Path) -> None:
     dwh = installed / "venv" / "bin" / "dwh"
     run(dwh, "generate", "shop", "--rows", 100, cwd=elsewhere)
@@ -123,7 +122,6 @@ def test_installed_wheel_loads_with_its_quality_gates(installed: Path, elsewhere
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_installed_wheel_runs_the_demo_and_deploys(installed: Path, elsewhere: Path) -> None:
     dwh = installed / "venv" / "bin" / "dwh"
     run(dwh, "demo", "--rows", 100, "--changes", 50, cwd=elsewhere)

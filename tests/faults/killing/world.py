@@ -41,7 +41,7 @@ SHOP_DATABASE, TEMPLATE = "shop", "warehouse"
 LINES, BATCH_BYTES = 400, 30_000
 # So few that the large tables have several key ranges, which grow and shrink with what happens.
 RANGE_ROWS = 4
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 # What there is to rebuild.
 DAMAGE = (
     "drop table raw.shop_customer, dwh.dim_product cascade",
