@@ -352,3 +352,24 @@ def test_a_feed_becomes_a_fact_of_ones_own_that_has_no_dimensions_and_no_days(
     assert done.returncode == 0, (done.stdout, done.stderr)
     done = empty.dwh("migrate")
     assert done.returncode == 0, done.stderr
+
+
+def test_last_good_state_that_another_source_has_displaced_does_not_come_back(
+    two_feeds: tuple[Pipeline, FeedPipeline, FeedPipeline], tmp_path: Path
+) -> None:
+    shop, _, market = two_feeds
+    shop.open_shop()
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    shop.do("update order_item set status = 'lost'")
+    shop.capture()
+    assert shop.marked() == [("fact_order_item", ["1", "1"])]
+    market.land("a.json", [an_order("1")])
+    for number, precedence in enumerate(['["market", "shop"]', '["shop", "market"]']):
+        market.source = second_feed(tmp_path / str(number), "market", precedence)
+        market.run()
+        shop.capture()
+        assert shop.rows(SALES) == [("market", "1", "1", 200)]
+        with start_run(shop.warehouse_url, flow="reconcile") as run:
+            verdicts = reconcile_source(run, shop.source, shop.shop_url, repair=False)
+        assert [one for one in verdicts if one.rows_differing and one.layer != "mart"] == []

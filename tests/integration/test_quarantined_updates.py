@@ -99,6 +99,27 @@ def test_reconcile_repairs_marks_that_are_missing_and_marks_that_are_wrong(refus
     assert differences(refused) == {}
 
 
+def test_last_good_state_that_the_star_has_lost_is_restored(refused: Pipeline) -> None:
+    """With the versions of its members that are valid since, though the line itself was refused."""
+    refused.do("update customer set state = 'Jujuy', updated_at = '2024-01-02'")
+    refused.capture()
+    kept = "select * from dwh.fact_order_item where has_quarantined_update"
+    before = refused.rows(kept)
+    refused.warehouse.execute("delete from dwh.fact_order_item")
+    assert differences(refused, repair=True) == {"dwh.fact_order_item": 2}
+    assert refused.rows(kept) == before
+    assert differences(refused) == {}
+    # Once it has passed, or is gone, it is not restored any more.
+    refused.do("update order_item set status = 'complete' where line_number = 1")
+    refused.capture()
+    refused.do("delete from order_item where line_number = 1")
+    refused.capture()
+    refused.insert("order_item", quantity=4, status="lost")
+    refused.capture()
+    assert refused.rows(SALES) == [("1", "2", 50, False)]
+    assert differences(refused) == {}
+
+
 def test_members_are_marked_in_their_present_version_alone(shop: Pipeline) -> None:
     marks = "select state, is_current, has_quarantined_update from dwh.dim_customer where customer_key > 0 order by 1"
     shop.capture()

@@ -65,7 +65,8 @@ def run_rebuild(shop: Pipeline, archive: Archive, *tables: str) -> list[str]:
 
 
 def eventful_shop(shop: Pipeline, archive: Archive) -> None:
-    """A shop with history: changes, deletes, a key that came back, an inferred member that was completed, an undo."""
+    """A shop with history: changes, deletes, a key that came back, an inferred member that was completed, an undo, a
+    published line whose newer state is in quarantine."""
     shop.without_foreign_keys()
     shop.order(1, "2024-03-10", {}, {})
     # Its customer is not there yet: a member is inferred, and completed later.
@@ -86,6 +87,13 @@ def eventful_shop(shop: Pipeline, archive: Archive) -> None:
     with start_run(shop.warehouse_url, flow="undo", archive=True) as run:
         undo(run, undone)
     load(shop, archive)
+    shop.order(4, "2024-04-02", {}, {"quantity": 9})
+    load(shop, archive)
+    shop.do(
+        "update order_item set status = 'lost', quantity = 7 where sales_order_id = 4 and line_number = 2"
+    )
+    load(shop, archive)
+    assert shop.marked() == [("fact_order_item", ["4", "2"])]
 
 
 DAMAGES: dict[str, tuple[str, ...]] = {

@@ -687,7 +687,9 @@ def test_wider_pattern_behind_a_narrower_one_counts_for_the_others(
 
 
 def test_pattern_with_a_slash_before_it_is_one_of_the_top() -> None:
-    declared = parse_formats(b'\xef\xbb\xbf[[formats]]\nfiles = ["/a.log", "/cdn/**"]\npreset = "caddy"\n', "w.toml")
+    declared = parse_formats(
+        b'\xef\xbb\xbf[[formats]]\nfiles = ["/a.log", "/cdn/**"]\npreset = "caddy"\n', "w.toml"
+    )
     paths = ("a.log", "x/a.log", "cdn/a.log", "x/cdn/a.log")
     assert [declared.declares(path) for path in paths] == [True, False, True, False]
 

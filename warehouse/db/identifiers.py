@@ -40,6 +40,16 @@ def same_key(key: Sequence[str], left: str, right: str) -> sql.Composable:
     )
 
 
+def same_row_key(key: Sequence[str], table: str, entry: str) -> sql.Composable:
+    """`table.key = entry.row_key[1]`, column by column: the row's natural key, as the audit trail has it."""
+    return sql.SQL(" and ").join(
+        sql.SQL("{} = {}[{}]").format(
+            sql.Identifier(table, name), sql.Identifier(entry, "row_key"), sql.Literal(place)
+        )
+        for place, name in enumerate(key, start=1)
+    )
+
+
 def assigned(names: Sequence[str], table: str) -> sql.Composable:
     """`a = table.a, b = table.b`."""
     return sql.SQL(", ").join(

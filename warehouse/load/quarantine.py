@@ -6,13 +6,14 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
-from warehouse.db.identifiers import text_array
+from warehouse.db.identifiers import same_row_key, text_array
 from warehouse.load.batch import Batch
 from warehouse.load.conversion import ROW_ERRORS, isolate_rows
 from warehouse.load.fit import UNFIT, unfit_rules
+from warehouse.load.last_good_states import keep_last_good_states
 from warehouse.load.orphans import live_rows
 from warehouse.model.contracts import RowRule
-from warehouse.model.star import DailySnapshot
+from warehouse.model.star import DailySnapshot, Fact
 from warehouse.model.tables import HAS_QUARANTINED_UPDATE
 
 # Parts of an entry's row_data that differ when an unchanged row is checked again: its timestamp is then null, and rows
@@ -184,6 +185,8 @@ def resolve(batch: Batch, last_entry: int) -> Mapping[str, int]:
 def mark_rows(batch: Batch, *, last_entry: int = 0, every_entry: bool = False) -> int:
     """Mark the target's rows whose newer state is in quarantine, and unmark all others; returns the rows changed.
 
+    The last good states of marked facts are kept with their entries.
+
     Call it after the merge. Only entries of this run that are newer than `last_entry` are looked up in the target: rows
     of older entries were marked before. With `every_entry`, all entries are looked up.
     """
@@ -194,10 +197,7 @@ def mark_rows(batch: Batch, *, last_entry: int = 0, every_entry: bool = False) -
         "mark": sql.Identifier(HAS_QUARANTINED_UPDATE.name),
         "is_live": live_rows(batch),
         "row_key": text_array(target.natural_key, "held"),
-        "same": sql.SQL(" and ").join(
-            sql.SQL("held.{} = waiting.row_key[{}]").format(sql.Identifier(name), sql.Literal(position))
-            for position, name in enumerate(target.natural_key, start=1)
-        ),
+        "same": same_row_key(target.natural_key, "held", "waiting"),
         "waiting": batch.format(
             "select row_key from audit.quarantine where source = {source} and entity = {entity} "
             "and resolved_at is null and row_key is not null"
@@ -231,6 +231,8 @@ def mark_rows(batch: Batch, *, last_entry: int = 0, every_entry: bool = False) -
             **names,
             wrong_marks=WRONG_MARKS,
         )
+    if isinstance(target, Fact):
+        keep_last_good_states(batch)
     return wrong
 
 

@@ -37,7 +37,7 @@ from warehouse.rebuild.archived_rows import read_nothing, read_rows
 from warehouse.rebuild.captured_table import CapturedTable, first_archived_run, manifest_of
 from warehouse.rebuild.feed_mirrors import FeedMirrors, has_records
 from warehouse.rebuild.last_rows import last_rows, mirror_rows
-from warehouse.rebuild.reach import has_rows, why_not
+from warehouse.rebuild.reach import why_not
 from warehouse.rebuild.tables import (
     columns_of,
     continue_sequences,
@@ -295,7 +295,6 @@ class _Rebuild:
             # Create views and triggers first: conform SQL may read views, and triggers log the rows loaded below.
             declared.apply(self._writer, SchemaObjects(self._writer))
         if wanted & self._facts:
-            self._tell_lost_states(wanted & self._facts)
             self._name_undeclared(wanted & self._facts)
             for source in self._sources:
                 facts = {f"dwh.{one.table}" for one in FACTS if one.entity in source.entities}
@@ -342,23 +341,6 @@ class _Rebuild:
                 self._progress(
                     f"{name}: the rows of '{source}' are not computed again, since no such source is declared any "
                     f"more: put its folder back into DWH_SOURCES, then `dwh rebuild {name}`"
-                )
-
-    def _tell_lost_states(self, facts: set[str]) -> None:
-        """Log how many rows of empty facts are in quarantine: their last good state cannot be recomputed."""
-        for fact in FACTS:
-            name = f"dwh.{fact.table}"
-            if name not in facts or has_rows(self._writer, "dwh", fact.table):
-                continue
-            (waiting,) = self._writer.execute(
-                "select count(distinct (source, row_key)) from audit.quarantine "
-                "where entity = %s and resolved_at is null and row_key is not null",
-                [fact.entity],
-            ).fetchone() or (0,)
-            if waiting:
-                self._progress(
-                    f"{name}: {waiting:,} rows wait in quarantine; "
-                    "if they were loaded before, their last good state is lost"
                 )
 
     def _changed_definitions(self) -> dict[str, str]:

@@ -129,10 +129,13 @@ def _repair(batch: Batch) -> None:
         inner join pg_temp.entry as entry on entry.ctid = different.place
         where waiting.quarantine_id = entry.quarantine_id;
 
-        insert into audit.quarantine (run_id, source, entity, row_key, rules, reason, row_data)
-        select {run_id}, {source}, {entity}, expected.row_key, expected.rules, expected.reason, expected.whole_row
+        insert into audit.quarantine (run_id, source, entity, row_key, rules, reason, row_data, published_row)
+        select {run_id}, {source}, {entity}, expected.row_key, expected.rules, expected.reason, expected.whole_row,
+            waiting.published_row
         from pg_temp.different as different
-        inner join pg_temp.expected as expected on expected.ctid = different.wanted;
+        inner join pg_temp.expected as expected on expected.ctid = different.wanted
+        left join pg_temp.entry as entry on entry.ctid = different.place
+        left join audit.quarantine as waiting on waiting.quarantine_id = entry.quarantine_id;
         """,
         key=text_array(batch.target.natural_key, "conformed"),
     )

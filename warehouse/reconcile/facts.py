@@ -9,10 +9,11 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from warehouse.db.identifiers import cast_to, each, text_array
+from warehouse.db.identifiers import cast_to, each, same_row_key, text_array
 from warehouse.extract.catalog import columns_of
 from warehouse.load.batch import Batch
 from warehouse.load.facts import infer_missing
+from warehouse.load.last_good_states import restore_last_good_states
 from warehouse.load.precedence import displace_lower
 from warehouse.model.calendar import DATE
 from warehouse.model.calendar_sql import expected_days
@@ -64,13 +65,15 @@ def reconcile_facts(batch: Batch, fact: Fact) -> Iterator[Verdict]:
     ]
     found = _sums(batch, amounts)
     verdict = reconcile_table(batch.connection, comparison)
+    restored = restore_last_good_states(batch, fact)
     expected = _sums(batch, amounts)
     # The repair may have inserted events that lower-precedence sources have, too: delete their rows.
     displaced = displace_lower(batch)
     verdict = replace(
         verdict,
-        rows_differing=verdict.rows_differing + displaced,
-        rows_repaired=verdict.rows_repaired + displaced,
+        rows_differing=verdict.rows_differing + restored + displaced,
+        rows_repaired=verdict.rows_repaired + restored + displaced,
+        differences=[*verdict.differences, *_restored(batch, fact)][:MOST_LISTED],
     )
     yield verdict.with_amounts(found, expected).timed(started)
     yield _last_good_states(batch, fact)
@@ -136,6 +139,17 @@ def inferred_members(batch: Batch, inferred: Mapping[Dimension, int]) -> Iterato
         ).timed(started)
 
 
+def _restored(batch: Batch, fact: Fact) -> Iterator[Difference]:
+    """Yield those of `restore_last_good_states` as differences."""
+    rows = batch.execute(
+        "select row_key, published_row from pg_temp.restored_facts order by row_key limit {limit}",
+        limit=sql.Literal(MOST_LISTED),
+    ).fetchall()
+    for row_key, row in rows:
+        key = dict(zip(fact.natural_key, row_key, strict=True))
+        yield Difference("star", batch.source, f"dwh.{fact.table}", key, "missing", None, row)
+
+
 def _last_good_states(batch: Batch, fact: Fact) -> Verdict:
     """Repair the keys of facts whose row is in quarantine: each must refer to a version valid at the event."""
     started = time.monotonic()
@@ -156,10 +170,7 @@ def _last_good_states(batch: Batch, fact: Fact) -> Verdict:
             inner join {target} as fact on {same} and fact.source_system = {source}
             """,
             waiting=waiting_table(fact.entity),
-            same=sql.SQL(" and ").join(
-                sql.SQL("{} = row_key[{}]").format(sql.Identifier("fact", name), sql.Literal(place))
-                for place, name in enumerate(fact.natural_key, start=1)
-            ),
+            same=same_row_key(fact.natural_key, "fact", "waiting"),
         )
     # An update changes a row's ctid: map the old ctid to the new one.
     moved: dict[str, str] = {}
