@@ -64,6 +64,7 @@ def examine_table(connection: psycopg.Connection, table: Table) -> Iterator[Tabl
     row = connection.execute(
         """
         select
+            -- A key may have more columns than are unique.
             exists (
                 select from pg_index as key
                 where key.indrelid = relation.oid and key.indisunique and key.indpred is null
@@ -73,7 +74,7 @@ def examine_table(connection: psycopg.Connection, table: Table) -> Iterator[Tabl
                         from pg_attribute as attribute
                         where attribute.attrelid = relation.oid
                             and attribute.attnum = any((key.indkey::smallint[])[0:key.indnkeyatts - 1])
-                    ) = %(key)s
+                    ) <@ %(key)s
             ),
             exists (
                 -- A row trigger before update: tgtype has the bits 1 (row), 2 (before) and 16 (update).

@@ -373,3 +373,89 @@ def test_last_good_state_that_another_source_has_displaced_does_not_come_back(
         with start_run(shop.warehouse_url, flow="reconcile") as run:
             verdicts = reconcile_source(run, shop.source, shop.shop_url, repair=False)
         assert [one for one in verdicts if one.rows_differing and one.layer != "mart"] == []
+
+
+def by_partner(folder: Path) -> Source:
+    """The feed of orders once more, whose numbers are those of a partner: (partner, order_id) identifies a record."""
+    second_feed(folder, "market", '["orders", "market"]')
+    for path in (folder / "market").rglob("*.*"):
+        text = path.read_text()
+        for before, after in (
+            ('key = ["order_id', 'key = ["partner", "order_id'),
+            ('[tables.order.columns]\n', '[tables.order.columns]\npartner = "text"\n'),
+            (
+                'from = "order_item"\nparents = { order = ["order_id"] }',
+                'from = "order_item"\nkey = { order_id = ["partner", "order_id"], line_id = ["line_number"] }\n'
+                'parents = { order = ["partner", "order_id"] }',
+            ),
+            ('from = "order"\n', 'from = "order"\nkey = { order_id = ["partner", "order_id"] }\n'),
+            ("    item.order_id,", "    mart.composite_key(item.partner, item.order_id) as order_id,"),
+            ("    orders.order_id,", "    mart.composite_key(orders.partner, orders.order_id) as order_id,"),
+            ("on changed.order_id", "on changed.partner = item.partner and changed.order_id"),
+            ("on item.order_id", "on item.partner = orders.partner and item.order_id"),
+            ("as orders on changed.partner = item.partner", "as orders on changed.partner = orders.partner"),
+        ):  # fmt: skip
+            text = text.replace(before, after)
+        path.write_text(text)
+    return read_declaration(folder / "market")
+
+
+def test_a_record_with_a_composite_key_is_loaded_refused_and_yields_as_a_whole(
+    two_feeds: tuple[Pipeline, FeedPipeline, FeedPipeline], tmp_path: Path
+) -> None:
+    shop, orders, market = two_feeds
+    market.source = by_partner(tmp_path / "by partner")
+    shop.open_shop()
+    shop.capture()
+    orders.land("a.json", [an_order("web/1")])
+    orders.run()
+    refused = an_order("1", {}, {"amount": 0}, partner="1-1", lead_id="7")
+    market.land(
+        "a.json",
+        [
+            an_order("1", {}, {}, partner="web"),
+            an_order("1", {}, {"amount": 1}, partner="a/b", lead_id="7"),
+            refused,
+        ],
+    )
+    market.run()
+    of_others = [
+        ("market", "a%2Fb/1", "1", 200),
+        ("market", "a%2Fb/1", "2", 100),
+        ("orders", "web/1", "1", 200),
+    ]
+    leads = "select order_id, lead_id from dwh.fact_order_lead order by 1"
+    assert market.rows(SALES) == of_others
+    assert market.rows(leads) == [("a%2Fb/1", "7")]
+    waiting = "select row_key, rules, reason from audit.quarantine where resolved_at is null"
+    assert market.rows(waiting) == [
+        (["1-1", "1"], ["quantity is not positive"], "quantity is not positive (line number 2)")
+    ]
+    # A later version without a fault, one with a fault, and lines that are no longer there.
+    market.land(
+        "b.json",
+        [
+            an_order("1", partner="1-1"),
+            an_order("1", {}, {"amount": 0}, partner="a/b"),
+            an_order("1", {}, partner="web"),
+        ],
+    )
+    market.run()
+    assert market.rows(SALES) == [("market", "1-1/1", "1", 200), *of_others]
+    assert market.rows(waiting) == [
+        (["a/b", "1"], ["quantity is not positive"], "quantity is not positive (line number 2)")
+    ]
+    market.land("c.json", [an_order("1", {"amount": 7}, partner="a/b")])
+    market.run()
+    assert market.rows(SALES) == [
+        ("market", "1-1/1", "1", 200),
+        ("market", "a%2Fb/1", "1", 700),
+        of_others[2],
+    ]
+    assert market.rows(waiting) == market.rows(leads) == []
+    with start_run(orders.warehouse_url, flow="reconcile") as run:
+        verdicts = [
+            *reconcile_feed(run, orders.source, repair=False),
+            *reconcile_feed(run, market.source, repair=False),
+        ]
+    assert [one for one in verdicts if one.rows_differing and one.layer != "mart"] == []

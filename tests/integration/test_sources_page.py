@@ -23,7 +23,7 @@ def test_entities_are_those_of_the_model() -> None:
 
 
 def test_every_key_of_a_declaration_is_explained() -> None:
-    table = PAGE.read_text().partition("\n## source.toml\n")[2].partition("\n**The key")[0]
+    table = PAGE.read_text().partition("\n## source.toml\n")[2].partition("\n**Two tables")[0]
     keys = {
         field.alias or name
         for model in (_Spec, _TableSpec, _EntitySpec)

@@ -139,17 +139,65 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         (
             TABLES + '[entities.customer]\nfrom = "shopper"\nlack = ["x"]\n',
             "nothing called lack",
-            "from, joins, lookups, parents, precedence, relaxed_rules, stale, unmapped_columns",
+            "from, joins, key, lookups, parents, precedence, relaxed_rules, stale, unmapped_columns",
         ),
         (
             TABLES + '[entities.order_item]\nfrom = "shopper"\n',
             "the key of public.shopper is (id), that of order_item (order_id, line_id)",
-            "as many columns",
+            "Name more columns as key of [tables.shopper]",
         ),
-        (
-            '[tables.shopper]\nkey = ["tenant", "id"]\n[entities.customer]\nfrom = "shopper"\n',
-            "the key of public.shopper is (tenant, id), that of customer (customer_id)",
-            "by a generated column or a view: docs/sources.md",
+        *(
+            (
+                f'[tables.shopper]\nkey = ["tenant", "id", "day"]\n[entities.{entity}]\nfrom = "shopper"\n{key}\n',
+                told,
+                hint,
+            )
+            for entity, key, told, hint in (
+                (
+                    "customer", "", "the key of public.shopper is (tenant, id, day), that of customer (customer_id)",
+                    'make which: key = { customer_id = ["tenant", "id", "day"] }; the SQL delivers several as '
+                    "mart.composite_key(…).",
+                ),
+                (
+                    "order_item", "", "that of order_item (order_id, line_id)",
+                    'key = { order_id = ["tenant", "id"], line_id = ["day"] };',
+                ),
+                (
+                    "inventory", "key = {}", "that of inventory (product_id, distribution_center_id)",
+                    'key = { product_id = ["tenant", "id"], distribution_center_id = ["tenant", "day"] };',
+                ),
+                *(
+                    ("customer", key, "[entities.customer]: 'key' must say which columns make each column", 'key = {')
+                    for key in (
+                        'key = ["tenant", "id"]', 'key = "id"', "key = { customer_id = [] }",
+                        'key = { customer_id = "id" }', 'key = { customer_id = [""] }', "key = { customer_id = [1] }",
+                    )
+                ),
+                (
+                    "customer", 'key = { customer_id = ["id", "id"] }', "'customer_id' names column 'id' twice",
+                    "Name each column once.",
+                ),
+                (
+                    "customer", 'key = { id = ["tenant"] }',
+                    "key leaves out 'customer_id'; the natural key of customer",
+                    'As key = { customer_id = ["tenant", "id", "day"] }.',
+                ),
+                (
+                    "customer", 'key = { customer_id = ["tenant"], name = ["id"] }',
+                    "key names 'name'; the natural key",
+                    'As key = { customer_id = ["tenant", "id", "day"] }.',
+                ),
+                (
+                    "customer", 'key = { customer_id = ["tenant", "ident"] }',
+                    "key names 'ident', which is not in the key of public.shopper (tenant, id, day)",
+                    "Add it to the key of [tables.shopper]",
+                ),
+                (
+                    "customer", 'key = { customer_id = ["tenant", "id"] }',
+                    "key leaves out 'day' of the key of public.shopper",
+                    "remove it from the key of [tables.shopper]",
+                ),
+            )
         ),
         (
             TABLES + '[entities.customer]\nfrom = "shopper"\nparents = { town = ["a"] }\n',
@@ -275,6 +323,14 @@ LINES = FEED[FEED.index("[tables.line]") : FEED.index("[entities")]
 LOOKUP = "[entities.order_item.lookups.customer]\n"
 # Of the feed, what is replaced and by what; then as above.
 WRONG_FEEDS = [
+    *(
+        (
+            'from = "line"\n', f'from = "line"\nkey = {{ order_id = [{order}], line_id = [{line}] }}\n',
+            "[entities.order_item]: key puts 'sale_id', which identifies a record, with or after a place in its list",
+            "Make the first columns of the natural key of the record's key alone",
+        )
+        for order, line in (('"sale_id", "line_number"', '"line_number"'), ('"line_number"', '"sale_id"'))
+    ),
     ('landing = "landing/mall"\n', "", "[feed]: 'landing' is missing", 'landing = "landing/'),
     ('bad_records = "bad/mall"\n', "", "[feed]: 'bad_records' is missing", 'bad_records = "bad/'),
     ('format = "json"\n', "", "[feed]: 'format' is missing", '"table"'),

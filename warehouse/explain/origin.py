@@ -17,6 +17,7 @@ from warehouse.extract.verification import NOT_COMPARED
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_changed_keys
 from warehouse.load.conform import conform
+from warehouse.load.natural_keys import source_key
 from warehouse.load.quarantine import find_failing
 from warehouse.load.reads import conditions, mirrors
 from warehouse.model.star import TARGETS
@@ -38,9 +39,12 @@ class Origin:
     reader: psycopg.Connection | None = None
 
     def of(self, entity: Entity, key: Sequence[str]) -> list[Node]:
-        """Explain a row of an entity by its key in the source: its mirror row, rows joined to it, rules, quarantine."""
-        driving = self.mirrored(entity.table, key)
-        nodes = [driving, *self._joined(entity, key), self._judged(entity, key)] if driving else []
+        """Explain a row of an entity by its natural key: its mirror row, rows joined to it, rules, quarantine."""
+        in_source = source_key(entity, key)
+        driving = self.mirrored(entity.table, in_source) if in_source else None
+        nodes = []
+        if in_source and driving:
+            nodes = [driving, *self._joined(entity, in_source), self._judged(entity, in_source)]
         return [*nodes, *self._quarantined(entity, key)]
 
     def _joined(self, entity: Entity, key: Sequence[str]) -> list[Node]:

@@ -17,6 +17,7 @@ from warehouse.load.batch import Batch, closed_table, late_table
 from warehouse.load.followed import CORRECTING, are_corrected, keys_of_followed_rows
 from warehouse.load.joined_changes import keys_of_joined_rows, with_rows_joined_to_them
 from warehouse.load.lookups import changed_members
+from warehouse.load.natural_keys import natural_keys, source_values
 from warehouse.load.precedence import is_restored, read_precedences, returning_keys
 from warehouse.model.star import Fact
 
@@ -128,19 +129,11 @@ def materialize_keys(batch: Batch) -> None:
     _comment(batch)
 
 
-def natural_keys(batch: Batch, table: str) -> sql.Composable:
-    """Select list that casts the source's key columns in `table` to the target's natural key."""
-    return sql.SQL(", ").join(
-        sql.SQL("{}::text as {}").format(sql.Identifier(table, column), sql.Identifier(natural))
-        for column, natural in zip(batch.entity.table.key, batch.target.natural_key, strict=True)
-    )
-
-
 def keys_where(batch: Batch, condition: str) -> sql.Composable:
     """Select the natural keys of the changed keys for which `condition`, over their flags, holds."""
     return batch.format(
         f"select {{keys}} from {{changed_keys}} as changed where {condition}",
-        keys=natural_keys(batch, "changed"),
+        keys=natural_keys(batch.entity, "changed"),
     )
 
 
@@ -167,26 +160,22 @@ def _changed(batch: Batch) -> sql.Composable:
 
 
 def _waiting(batch: Batch, types: Mapping[str, str]) -> sql.Composable:
-    parts = [
-        (sql.SQL("row_key[{}]").format(sql.Literal(position)), types[name])
-        for position, name in enumerate(batch.entity.table.key, start=1)
-    ]
+    keys, valid = source_values(
+        batch.entity,
+        [sql.SQL(f"row_key[{position}]") for position in range(1, len(batch.target.natural_key) + 1)],
+        types,
+    )
     return batch.format(
         "select {keys}, 0 from audit.quarantine where source = {source} and entity = {entity} "
         "and resolved_at is null and row_key is not null and {valid}",
-        keys=_cast(parts),
-        valid=_can_be_cast(parts),
+        keys=keys,
+        valid=valid,
     )
 
 
 def _deferred(batch: Batch, types: Mapping[str, str]) -> sql.Composable:
-    parts = [
-        (sql.Identifier(natural), types[name])
-        for name, natural in zip(batch.entity.table.key, batch.target.natural_key, strict=True)
-    ]
-    return batch.format(
-        "select {keys}, 0 from {deferred_keys} where {valid}", keys=_cast(parts), valid=_can_be_cast(parts)
-    )
+    keys, valid = source_values(batch.entity, [*map(sql.Identifier, batch.target.natural_key)], types)
+    return batch.format("select {keys}, 0 from {deferred_keys} where {valid}", keys=keys, valid=valid)
 
 
 def _outdated(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
@@ -356,26 +345,13 @@ def _restored(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Co
 
 def _fact_names(batch: Batch, fact: Fact, types: Mapping[str, str]) -> dict[str, sql.Composable]:
     """Placeholders for queries over a fact: its natural key cast to the source's types, and its event time."""
-    parts = [
-        (sql.Identifier("fact", natural), types[name])
-        for name, natural in zip(batch.entity.table.key, fact.natural_key, strict=True)
-    ]
+    natural = [sql.Identifier("fact", name) for name in fact.natural_key]
+    keys, valid = source_values(batch.entity, natural, types)
     return {
-        "fact_keys": _cast(parts),
-        "valid": _can_be_cast(parts),
+        "fact_keys": keys,
+        "valid": valid,
         "event": sql.Identifier(fact.event_time),
     }
-
-
-def _cast(parts: Iterable[tuple[sql.Composable, str]]) -> sql.Composable:
-    return sql.SQL(", ").join(sql.SQL("{}::{}").format(text, sql.SQL(kind)) for text, kind in parts)
-
-
-def _can_be_cast(parts: Iterable[tuple[sql.Composable, str]]) -> sql.Composable:
-    """Condition that texts can be cast to these types; some cannot where the source's key had another type before."""
-    return sql.SQL(" and ").join(
-        sql.SQL("pg_input_is_valid({}, {})").format(text, sql.Literal(kind)) for text, kind in parts
-    )
 
 
 def has_closed(batch: Batch, dimension: str) -> bool:

@@ -16,6 +16,7 @@ from warehouse.load.conformed_table import replace_conformed
 from warehouse.load.conversion import ROW_ERRORS, create_unconvertible, fill_by_halves
 from warehouse.load.fit import scales
 from warehouse.load.lookups import resolve_lookups
+from warehouse.load.natural_keys import check_composite_keys, natural_values
 from warehouse.load.precedence import yield_to_higher
 from warehouse.load.reads import conform_query, explain_sql_error
 from warehouse.model.declaration import Reference
@@ -50,6 +51,7 @@ def conform(batch: Batch, changed: int = 0) -> Conformed:
     rows = _create(batch, values) if changed > PARALLEL_ABOVE else None
     if rows is None:
         rows = _refill(batch, values)
+    check_composite_keys(batch)
     ambiguous = resolve_lookups(batch)
     yielded = yield_to_higher(batch)
     # Analyze only the columns that are joined: other texts would take most of the time.
@@ -131,15 +133,15 @@ def clear_stale_timestamps(batch: Batch) -> None:
     """
     if not isinstance(batch.target, Dimension) or not batch.target.has_history:
         return
-    (natural,), (key,) = batch.target.natural_key, batch.entity.table.key
+    ((natural, key),) = natural_values(batch.entity, "changed").items()
     batch.execute(
         """
         update {conformed} as conformed set changed_at = null from {changed_keys} as changed
         where not changed._has_updated_at and conformed.changed_at is not null
-            and conformed.{natural} = changed.{key}::text
+            and conformed.{natural} = {key}
         """,
         natural=sql.Identifier(natural),
-        key=sql.Identifier(key),
+        key=key,
     )
 
 

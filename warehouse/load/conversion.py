@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import psycopg
 from psycopg import sql
 
-from warehouse.db.identifiers import each, same_key, text_array
+from warehouse.db.identifiers import same_key, text_array
 from warehouse.errors import SourceError
 from warehouse.extract.catalog import mirrored_columns
 from warehouse.load.batch import Batch
 from warehouse.load.fit import UNFIT
+from warehouse.load.natural_keys import natural_array
 from warehouse.sources.source import Table
 
 # More failing rows than this mean that the SQL is wrong, not the rows.
@@ -209,8 +210,8 @@ def _store(batch: Batch, values: Mapping[str, sql.Composable], query: sql.Compos
     convertible = {name: sql.NULL if name in failing else value for name, value in values.items()}
     row = sql.SQL("select to_jsonb(converted) from ({}) as converted").format(select(convertible))
     batch.execute(
-        "insert into {unconvertible} select array[{key}], {rules}, {reason}, {row} from {changed_keys} as changed",
-        key=each("changed.{}::text", batch.entity.table.key),
+        "insert into {unconvertible} select {key}, {rules}, {reason}, {row} from {changed_keys} as changed",
+        key=natural_array(batch.entity, "changed"),
         rules=sql.Literal(rules),
         reason=sql.Literal(f"{'; '.join(rules)} ({message})"),
         row=batch.format(

@@ -9,7 +9,7 @@ from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.deletes import confirm_hint
 from warehouse.extract.staging_tables import delta_table
 from warehouse.load.batch import Batch
-from warehouse.load.changed_keys import natural_keys
+from warehouse.load.natural_keys import natural_keys
 from warehouse.model.star import TARGETS, DailySnapshot, Fact
 
 
@@ -85,7 +85,7 @@ def check_deleted_share(batch: Batch, threshold: DeleteThreshold) -> None:
         keys=batch.format(
             _DEFERRED_DELETES if batch.deferred else "table {deleted_keys}",
             delta=delta_table(batch.entity.table),
-            deleted_at_source=natural_keys(batch, "delta"),
+            deleted_at_source=natural_keys(batch.entity, "delta"),
         ),
         same=same_key(batch.target.natural_key, "held", "deleted"),
     )
@@ -144,7 +144,7 @@ def _add_deleted_keys(batch: Batch, held: sql.Composable) -> int:
         insert into {deleted_keys}
         select held.* from ({held}) as held where not exists (select from present where {same})
         """,
-        keys=natural_keys(batch, "mirror"),
+        keys=natural_keys(batch.entity, "mirror"),
         held=held,
         same=same_key(batch.target.natural_key, "present", "held"),
     ).rowcount

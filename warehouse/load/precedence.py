@@ -13,6 +13,7 @@ from psycopg.types.json import Json
 from warehouse.db.identifiers import listed, same_key
 from warehouse.load.batch import Batch
 from warehouse.load.followed import CORRECTING, looked_until
+from warehouse.load.natural_keys import natural_values
 from warehouse.model.star import FACTS, Fact
 from warehouse.sources.source import Source
 
@@ -49,7 +50,7 @@ def record_precedence(connection: psycopg.Connection, run_id: int, source: Sourc
         }
         if entity is not None and entity.precedence:
             declared[source.name] = {
-                "key_columns": len(source.record.key),
+                "key_columns": sum({*one} <= {*source.record.key} for one in entity.key.values()),
                 "sources": list(entity.precedence),
             }
         if declared == before:
@@ -243,7 +244,6 @@ def returning_keys(batch: Batch) -> sql.Composable | None:
     """Select the keys of mirror rows that the fact has no row of, if some `may_return`; else None."""
     if not may_return(batch):
         return None
-    pairs = list(zip(batch.entity.table.key, batch.target.natural_key, strict=True))
     return batch.format(
         """
         select {source_key}, 0 from {mirror} as mirror where not mirror._is_deleted and not exists (
@@ -251,7 +251,7 @@ def returning_keys(batch: Batch) -> sql.Composable | None:
         )
         """,
         same=sql.SQL(" and ").join(
-            sql.SQL("{} = {}::text").format(sql.Identifier("held", natural), sql.Identifier("mirror", name))
-            for name, natural in pairs
+            sql.SQL("{} = {}").format(sql.Identifier("held", natural), value)
+            for natural, value in natural_values(batch.entity, "mirror").items()
         ),
     )

@@ -103,6 +103,8 @@ def explain_sql_error(entity: Entity, error: psycopg.Error) -> Exception:
             f"Changed keys have ({', '.join(entity.table.key)}), and a mirror has the columns that its table has in "
             "the source. List what it has nothing for under unmapped_columns."
         )
+    if isinstance(error, psycopg.errors.UndefinedFunction) and "mart.composite_key(" in message[0]:
+        hint = "Its parts are texts: mart.composite_key(tenant_id::text, id::text)."
     return DeclarationError(
         f"conform/{entity.name}.sql of source '{entity.source}' fails: {message[0]}{_place(entity, message[1:])}.",
         hint=hint,

@@ -18,6 +18,7 @@ from warehouse.db import staying_session
 from warehouse.db.identifiers import definitions, listed, qualified, same_key
 from warehouse.extract.staging_tables import delta_table
 from warehouse.load.batch import Batch
+from warehouse.load.natural_keys import natural_values, source_texts
 from warehouse.load.quarantine import Moved
 from warehouse.load.record_entries import insert_entries
 from warehouse.model.star import TARGETS
@@ -157,7 +158,7 @@ class RejectedRecords:
                 string_agg(distinct failing.reason || {place}, '; ' order by failing.reason || {place}) as reason
             from {failing_rows} as failing cross join unnest(failing.rules) as rule group by {positions}
             """,
-            key=self._failing_key(),
+            key=self._failing_key(batch),
             place=self._place(batch),
             positions=sql.SQL(", ").join(sql.SQL(str(n)) for n in range(1, len(self._record.key) + 1)),
         )
@@ -328,31 +329,34 @@ class RejectedRecords:
             return is_new
         return sql.SQL("({} and not {})").format(is_new, _holds(REJECTED, self._record))
 
-    def _failing_key(self) -> sql.Composable:
+    def _failing_key(self, batch: Batch) -> sql.Composable:
+        texts = _failing_texts(batch)
         return sql.SQL(", ").join(
-            sql.SQL("failing.row_key[{}]::{} as {}").format(
-                sql.Literal(position), sql.SQL(kind), sql.Identifier(name)
-            )
-            for position, (name, kind) in enumerate(
-                zip(self._record.key, self._key_types, strict=True), start=1
-            )
+            sql.SQL("{}::{} as {}").format(texts[name], sql.SQL(kind), sql.Identifier(name))
+            for name, kind in zip(self._record.key, self._key_types, strict=True)
         )
 
     def _place(self, batch: Batch) -> sql.Composable:
         """Expression for the failed row's place in its record, as ' (line 2)'; empty if records have one row each."""
-        position = len(self._record.key) + 1
-        if len(batch.target.natural_key) < position:
+        if batch.entity.table == self._record:
             return sql.SQL("''")
-        return sql.SQL("' (' || {} || ' ' || failing.row_key[{}] || ')'").format(
-            sql.Literal(batch.entity.table.key[-1].replace("_", " ")), sql.Literal(position)
+        name = batch.entity.table.key[-1]
+        return sql.SQL("' (' || {} || ' ' || {} || ')'").format(
+            sql.Literal(name.replace("_", " ")), _failing_texts(batch)[name]
         )
 
     def _same_natural(self, batch: Batch, table: str) -> sql.Composable:
-        pairs = zip(self._record.key, batch.target.natural_key, strict=False)
         return sql.SQL(" and ").join(
-            sql.SQL("{} = {}::text").format(sql.Identifier(table, natural), sql.Identifier("failing", name))
-            for name, natural in pairs
+            sql.SQL("{} = {}").format(sql.Identifier(table, natural), value)
+            for natural, value in natural_values(batch.entity, "failing").items()
+            if {*batch.entity.key[natural]} <= {*self._record.key}
         )
+
+
+def _failing_texts(batch: Batch) -> dict[str, sql.Composable]:
+    """Expressions for the key columns of the failed row's table."""
+    places = range(1, len(batch.target.natural_key) + 1)
+    return source_texts(batch.entity, [sql.SQL(f"failing.row_key[{place}]") for place in places])
 
 
 def _removed(table: Table) -> str:

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from psycopg import sql
 
 from warehouse.archive.changed_rows import archive_changed_rows
-from warehouse.db.identifiers import text_array
 from warehouse.extract.catalog import mirror_exists
 from warehouse.load.batch import Batch
 from warehouse.load.judge import Judge
+from warehouse.load.natural_keys import natural_array
 from warehouse.load.target import load_keys
 from warehouse.load.transaction import begin_publishing
 from warehouse.model.star import TARGETS
@@ -46,7 +46,7 @@ def _rejudge(batch: Batch, run: Run, quarantine_ids: Sequence[int]) -> Load | No
             where quarantine_id = any({ids}) and source = {source} and entity = {entity} and resolved_at is null
         )
         """,
-        key=sql.SQL("{}::text[]").format(text_array(batch.entity.table.key, "mirror")),
+        key=natural_array(batch.entity, "mirror"),
         ids=sql.Literal(list(quarantine_ids)),
     )
     return load_keys(batch, [waiting], Judge(run), batch.entity.contract(), [])

@@ -7,7 +7,6 @@ from datetime import date
 import psycopg
 from psycopg import sql
 
-from warehouse.db.identifiers import each
 from warehouse.errors import SourceError
 from warehouse.extract.catalog import mirror_exists, mirrored_columns
 from warehouse.load import quarantine
@@ -16,6 +15,7 @@ from warehouse.load.changed_keys import create_all_keys_view, create_changed_key
 from warehouse.load.conform import conform, delivered_values, find_deleted_keys
 from warehouse.load.fit import UNFIT
 from warehouse.load.judge import Judge
+from warehouse.load.natural_keys import natural_array, source_values
 from warehouse.load.reads import conform_query
 from warehouse.load.records import Records, apply_changes
 from warehouse.load.target import Move, load_keys, merge_passing, to_load
@@ -74,12 +74,13 @@ def _replace(batch: Batch, run: Run, fact: Fact, day: date, move: Move) -> Load:
 def _find_keys_of_day(batch: Batch, fact: Fact, day: date) -> int:
     """Fill the changed keys with those whose event is on the day, in mirrors or star; returns their number."""
     types = _key_types(batch.connection, batch)
+    keys, _ = source_values(batch.entity, [*map(sql.Identifier, fact.natural_key)], types)
     # Only the conform SQL returns the event time, so it is run for all rows of the mirror, except for those in
     # quarantine that it cannot convert.
     convertible = batch.format(
-        "array[{key}] not in (select row_key from audit.quarantine where source = {source} and entity = {entity} "
+        "{key} not in (select row_key from audit.quarantine where source = {source} and entity = {entity} "
         "and resolved_at is null and row_key is not null and starts_with(rules[1], {unfit}))",
-        key=each("{}::text", batch.entity.table.key),
+        key=natural_array(batch.entity, batch.entity.table.mirror),
         unfit=sql.Literal(UNFIT),
     )
     create_all_keys_view(batch, where=convertible)
@@ -92,12 +93,7 @@ def _find_keys_of_day(batch: Batch, fact: Fact, day: date) -> int:
         select {key} from {target} as fact
         where fact.{event} >= {start} and fact.{event} < {start} + interval '1 day' and fact.source_system = {source}
         """,
-        key=sql.SQL(", ").join(
-            sql.SQL("{}::{} as {}").format(
-                sql.Identifier(natural), sql.SQL(types[name]), sql.Identifier(name)
-            )
-            for natural, name in zip(fact.natural_key, batch.entity.table.key, strict=True)
-        ),
+        key=keys,
         query=conform_query(batch.entity),
         event=sql.Identifier(fact.event_time),
         moment=delivered_values(batch)[fact.event_time],

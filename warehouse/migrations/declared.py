@@ -7,6 +7,7 @@ from typing import Final
 import psycopg
 
 from warehouse import history
+from warehouse.db import composite_key
 from warehouse.db.comments import FOLDER, apply_comments, differing_comments, read_comments
 from warehouse.db.object_files import SchemaObject, read_functions, read_views
 from warehouse.db.roles import missing_grants
@@ -38,6 +39,7 @@ def schema_objects(connection: psycopg.Connection, time_zone: str | None = None)
     """
     return [
         *zone_functions(time_zone or zone_of(connection)),
+        *composite_key.FUNCTIONS,
         *read_functions(HISTORY / "functions", "audit"),
         *read_views(HISTORY / "views", "audit"),
         *(

@@ -6,6 +6,7 @@ from psycopg import sql
 
 from warehouse.db.identifiers import listed, qualified
 from warehouse.load.batch import Batch
+from warehouse.load.natural_keys import natural_values
 from warehouse.model.star import Dimension
 from warehouse.reconcile.accounting import waiting_table
 from warehouse.reconcile.compare import EXPECTED, Comparison, reconcile_table
@@ -24,7 +25,7 @@ def reconcile_members(batch: Batch, dimension: Dimension) -> Verdict:
     (natural,) = dimension.natural_key
     columns = (dimension.key, *dimension.attributes, "is_inferred", "is_deleted")
     names = {
-        "mirror_key": sql.Identifier("mirror", batch.entity.table.key[0]),
+        "mirror_key": natural_values(batch.entity, "mirror")[natural],
         "waiting": waiting_table(dimension.entity),
         "key": sql.Identifier(dimension.key),
         "natural": sql.Identifier(natural),
@@ -55,7 +56,7 @@ def reconcile_members(batch: Batch, dimension: Dimension) -> Verdict:
                 and not exists (select from {conformed} as conformed where conformed.{natural} = member.{natural})
                 and (
                     member.is_inferred or member.is_deleted or waiting.row_key is not null
-                    or exists (select from {mirror} as mirror where {mirror_key}::text = member.{natural})
+                    or exists (select from {mirror} as mirror where {mirror_key} = member.{natural})
                 );
             """,
         **names,

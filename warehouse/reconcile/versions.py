@@ -10,6 +10,7 @@ from psycopg import sql
 
 from warehouse.db.identifiers import listed, qualified
 from warehouse.load.batch import Batch
+from warehouse.load.natural_keys import natural_values
 from warehouse.load.scd2 import PARKED, row_hash
 from warehouse.model.star import BEGINNING, END_OF_TIME, Dimension
 from warehouse.reconcile.accounting import waiting_table
@@ -63,7 +64,7 @@ def _names(batch: Batch, dimension: Dimension) -> dict[str, sql.Composable]:
 
     return {
         "table_name": sql.Literal(f"dwh.{dimension.table}"),
-        "mirror_key": sql.Identifier("mirror", batch.entity.table.key[0]),
+        "mirror_key": natural_values(batch.entity, "mirror")[natural],
         "mirror_table": sql.Literal(batch.entity.table.name),
         "waiting": waiting_table(dimension.entity),
         "key": sql.Identifier(dimension.key),
@@ -196,7 +197,7 @@ _EXPECT_PRESENT = """
         select past.valid_to, past.expired_by_run_id from pg_temp.expected as past
         where past.{natural} = conformed.{natural} order by past.valid_to desc limit 1
     ) as past on true
-    left join {mirror} as mirror on {mirror_key}::text = conformed.{natural}
+    left join {mirror} as mirror on {mirror_key} = conformed.{natural}
     left join lateral (
         select min(verification.captured_at) as captured_at from audit.verification as verification
         where verification.run_id = coalesce(version.run_id, mirror._run_id) and verification.source = {source}
@@ -223,7 +224,7 @@ _EXPECT_OTHERS = """
             and not exists (select from pg_temp.written as written where written.{key} = version.{key})
     ) as member
     left join {waiting} as waiting on waiting.row_key = array[member.{natural}]
-    left join {mirror} as mirror on {mirror_key}::text = member.{natural}
+    left join {mirror} as mirror on {mirror_key} = member.{natural}
     cross join lateral (
         select not member.is_inferred and waiting.row_key is null as has_ended, (
             select min(verification.captured_at) from audit.verification as verification

@@ -14,6 +14,7 @@ from warehouse.errors import DeclarationError
 from warehouse.model.star import DIMENSIONS, TARGETS, Fact
 from warehouse.model.tables import delivered_columns
 from warehouse.settings import feed_section
+from warehouse.sources.entity_key import check_key_of_record, read_key
 from warehouse.sources.feed import RECORDED_AT, ColumnType, FeedSpec, FieldPolicy, for_every_change
 from warehouse.sources.feed_tables import check_feed_tables
 from warehouse.sources.joins import CHANGED, Join, check_joins, parse_join
@@ -67,6 +68,7 @@ class _EntitySpec(BaseModel):
     model_config = STRICT
 
     from_: Name = Field(alias="from")
+    key: dict[str, Annotated[Columns, Field(min_length=1), AfterValidator(_each_once)]] = {}
     parents: dict[str, Columns] = {}
     joins: dict[str, Conditions] = {}
     follows: dict[str, Conditions] = {}
@@ -189,14 +191,10 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
                 f"{where} names table '{mentioned}', which is not declared.",
                 hint=f"Add [tables.{mentioned}].",
             )
-    table, natural = tables[spec.from_], targets[name].natural_key
-    if len(table.key) != len(natural):
-        raise DeclarationError(
-            f"{where}: the key of {table} is ({', '.join(table.key)}), that of {name} ({', '.join(natural)}).",
-            hint=LONGER_KEY
-            if len(table.key) > len(natural)
-            else "They must have as many columns, in the same order.",
-        )
+    table = tables[spec.from_]
+    key = read_key(targets[name], spec.key, table, where)
+    if record := next((one for one in tables.values() if one.columns and not one.items), None):
+        check_key_of_record(key, record, where)
     joins = [_join_parent(tables[parent], columns, table, where) for parent, columns in spec.parents.items()]
     joins += [
         parse_join(joined, condition, tables, where)
@@ -225,7 +223,7 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
             f"{where}: precedence must name '{folder.name}' and another source.",
             hint=f'precedence = ["…", "{folder.name}"]: first the source whose rows count.',
         )
-    columns = {column.name for column in delivered_columns(targets[name])} - {*natural}
+    columns = {column.name for column in delivered_columns(targets[name])} - {*key}
     if unknown := [column for column in spec.unmapped_columns if column not in columns]:
         raise DeclarationError(
             f"{where}: unmapped_columns names '{unknown[0]}', which is no column of {name} beside its key.",
@@ -238,6 +236,7 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
         folder.name,
         name,
         table,
+        key,
         tables,
         tuple(joins),
         tuple(follows),
@@ -289,10 +288,6 @@ def _check_names(tables: Iterable[Table], entities: Mapping[str, Entity], path: 
         owners[name] = owner
 
 
-LONGER_KEY = (
-    "Let the source put several of its columns into one, by a generated column or a view: docs/sources.md, 'The key of "
-    "an entity'."
-)
 HINTS = {
     "tables": 'Add [tables.NAME] with key = ["…"].',
     "key": 'Add key = ["…"]: the columns that make a row unique.',
@@ -337,6 +332,11 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
         case _ if place == ["owner"]:
             return DeclarationError(
                 f"{where}: 'owner' must be an address, or a list of some.", hint='owner = "…"'
+            )
+        case _ if place[2:3] == ["key"] and place[0] == "entities" and kind != "column_twice":
+            return DeclarationError(
+                f"{where}: 'key' must say which columns make each column of the natural key.",
+                hint='key = { customer_id = ["tenant_id", "id"] }',
             )
         case "no_lake_path":
             return DeclarationError(

@@ -69,6 +69,8 @@ def _parts(entity: Entity, target: Target, contract: Contract) -> Iterator[tuple
     table = entity.table
     joins = sorted((str(entity.tables[join.table]), hash_sql(join.condition)) for join in entity.joins)
     yield "source declaration", hash_parts(*table.at_source, table.key, joins)
+    if [(name,) for name in table.key] != [*entity.key.values()]:
+        yield "key", hash_parts([*entity.key.items()])
     if entity.follows:
         yield (
             "followed tables",

@@ -12,7 +12,7 @@ from warehouse.errors import SettingsError, counted
 from warehouse.model.declaration import Dimension, Fact, Target
 from warehouse.model.star import TARGETS
 from warehouse.model.tables import delivered_columns
-from warehouse.sources.declaration import LONGER_KEY
+from warehouse.sources.entity_key import divide_key, key_line
 from warehouse.sources.joins import CHANGED
 from warehouse.sources.live_tables import TIMESTAMPS, LiveTable
 from warehouse.sources.source import STAGING_SUFFIXES
@@ -58,7 +58,9 @@ def propose(source: str, tables: Sequence[LiveTable], chosen: Mapping[str, str] 
     entities = _choose(named, chosen or {})
     schemas = [one.schema for one in tables]
     schema = max(schemas, key=schemas.count)
-    keys = {name: _entity_key(named, target, name) for target, name in entities.items()}
+    keys = {
+        name: _table_key(named[name], _entity_key(named, target, name)) for target, name in entities.items()
+    }
     sections = [_table_section(name, table, schema, keys.get(name)) for name, table in named.items()]
     files = {}
     for target, name in entities.items():
@@ -127,9 +129,7 @@ def _choose(named: Mapping[str, LiveTable], chosen: Mapping[str, str]) -> dict[T
             raise SettingsError(
                 f"Table {name} cannot be {entity}: its key is ({', '.join(named[name].key)}), that of {entity} "
                 f"({', '.join(targets[entity].natural_key)}).",
-                hint=LONGER_KEY
-                if len(named[name].key) > len(targets[entity].natural_key)
-                else "Declare its key by hand: it may have more columns than are needed to identify a row.",
+                hint="Declare its key by hand: it may have more columns than are needed to identify a row.",
             )
     # Prefer tables to views, then the table that most foreign keys refer to.
     referred = [(schema, name) for one in named.values() for _, schema, name, _ in one.references]
@@ -152,20 +152,38 @@ def _weight(table: LiveTable, referred: Sequence[tuple[str, str]]) -> tuple[bool
     return table.is_table, referred.count((table.schema, table.name)), table.name
 
 
-def _entity_key(named: Mapping[str, LiveTable], target: Target, name: str) -> tuple[str, ...]:
-    """Return the table's columns for the entity's natural key; empty if none seem to fit.
+def _entity_key(named: Mapping[str, LiveTable], target: Target, name: str) -> dict[str, tuple[str, ...]]:
+    """Return the table's columns for each column of the entity's natural key; empty if none seem to fit.
 
     For order lines with a key of their own, the order's key is put before it.
     """
-    table, columns_needed = named[name], len(target.natural_key)
-    key = table.key if table.is_table else table.guessed_key
-    if len(key) == columns_needed:
-        return tuple(key)
-    if len(table.key) == 1 and columns_needed == 2:
-        for columns, _, referred, _ in table.references:
-            if len(columns) == 1 and re.search("order|invoice|sale|purchase", referred, re.IGNORECASE):
-                return (columns[0], *table.key)
-    return ()
+    table = named[name]
+    key = tuple(table.key if table.is_table else table.guessed_key)
+    if key and [*target.natural_key] == ["order_id", "line_id"]:
+        for order in sorted(_order_columns(table, key), key=lambda columns: not {*columns} <= {*key}):
+            if line := tuple(column for column in key if column not in order):
+                return dict(zip(target.natural_key, (order, line), strict=True))
+    return divide_key(target, key) if key else {}
+
+
+def _order_columns(table: LiveTable, key: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield columns that seem to be the key of the order of an order line: those of a foreign key, or one by its name
+    with what begins the line's key, as a tenant."""
+    for columns, _, referred, _ in table.references:
+        is_order = re.search("order|invoice|sale|purchase", referred, re.IGNORECASE)
+        if is_order and (len(key) == 1 or {*columns} & {*key}):
+            yield tuple(columns)
+    for name in table.types:
+        if len(key) > 1 and re.fullmatch(
+            "(order|invoice|sale|purchase)_?(id|no|number)", name, re.IGNORECASE
+        ):
+            yield (*key[: -1 if name not in key else key.index(name)], name)
+
+
+def _table_key(table: LiveTable, key: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the columns of which the natural key consists, in the order of the table's own key if it has no others."""
+    columns = tuple(dict.fromkeys(column for columns in key.values() for column in columns))
+    return tuple(table.key) if {*table.key} == {*columns} else columns
 
 
 def _table_section(name: str, table: LiveTable, schema: str, entity_key: Sequence[str] | None) -> str:
@@ -208,12 +226,14 @@ class _Stub:
         return self.tables[self.name]
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> Mapping[str, Sequence[str]]:
         return _entity_key(self.tables, self.target, self.name)
 
     def section(self) -> str:
         """Write the entity's section of source.toml, with the joins of tables that refer to its table as comments."""
         lines = [f"[entities.{self.target.entity}]", f"from = {_text(self.name)}"]
+        if [*self.key.values()] != [(one,) for one in _table_key(self.table, self.key)]:
+            lines.append(key_line(self.key))
         if parents := self._used_parents():
             listed = ", ".join(f"{_key(name)} = {_list(columns)}" for name, columns in parents.items())
             lines.append(f"parents = {{ {listed} }}")
@@ -241,7 +261,8 @@ class _Stub:
             todo = "" if column.name in guesses else "TODO "
             lines.append(f"    {value} as {column.name}{comma} -- {todo}{column.description}")
         changed_keys = f"staging.{self.source}_{self.target.entity}_changed_keys"
-        same = " and ".join(f"changed.{to_paste(name)} = {alias}.{to_paste(name)}" for name in self.key)
+        key = _table_key(self.table, self.key)
+        same = " and ".join(f"changed.{to_paste(name)} = {alias}.{to_paste(name)}" for name in key)
         joins = []
         for parent, own in self._used_parents().items():
             its = self.tables[parent].key
@@ -277,9 +298,9 @@ class _Stub:
         places = {(one.schema, one.name): name for name, one in self.tables.items()}
         parents: dict[str, Sequence[str]] = {}
         for columns, schema, name, referred in self.table.references:
-            parent = places.get((schema, name))
-            if parent and parent != self.name and list(referred) == list(self.tables[parent].key):
-                parents.setdefault(parent, columns)
+            parent, own = places.get((schema, name)), dict(zip(referred, columns, strict=True))
+            if parent and parent != self.name and {*own} == {*self.tables[parent].key}:
+                parents.setdefault(parent, [own[column] for column in self.tables[parent].key])
         return parents
 
     def _children(self) -> Iterator[str]:
@@ -294,22 +315,11 @@ class _Stub:
 
     def _guesses(self) -> dict[str, str]:
         """Guess the SQL of columns: keys, references to other entities, columns of the same name."""
-        guesses = dict(
-            zip(self.target.natural_key, (self._text_of(self.name, one) for one in self.key), strict=True)
-        )
+        guesses = {natural: self._text_of(self.name, *columns) for natural, columns in self.key.items()}
         for name in (self.name, *self._parents()):
             table = self.tables[name]
-            for columns, schema, referred, _ in table.references:
-                entity = next(
-                    (
-                        self.entities.get(one)
-                        for one, it in self.tables.items()
-                        if (it.schema, it.name) == (schema, referred)
-                    ),
-                    None,
-                )
-                if entity and len(columns) == 1:
-                    guesses.setdefault(f"{entity}_id", self._text_of(name, columns[0]))
+            for entity, columns in self._members(name):
+                guesses.setdefault(f"{entity}_id", self._text_of(name, *columns))
             for column in delivered_columns(self.target):
                 kind = table.types.get(column.name)
                 if kind is None or (name != self.name and isinstance(self.target, Dimension)):
@@ -332,9 +342,27 @@ class _Stub:
         used = " ".join(["", *self._guesses().values()])
         return {name: columns for name, columns in self._parents().items() if f"{to_paste(name)}." in used}
 
+    def _members(self, name: str) -> Iterator[tuple[str, Sequence[str]]]:
+        """Yield the dimensions that rows of a table refer to, with its columns for the columns of their keys: of a
+        foreign key, or by their names."""
+        targets = {target.entity: target for target in TARGETS}
+        table = self.tables[name]
+        for its_name, entity in self.entities.items():
+            target, it = targets[entity], self.tables[its_name]
+            if not isinstance(target, Dimension) or its_name == name:
+                continue
+            (key,) = _entity_key(self.tables, target, its_name).values()
+            for columns, schema, referred, its in table.references:
+                if (schema, referred) == (it.schema, it.name) and {*its} >= {*key}:
+                    own = dict(zip(its, columns, strict=True))
+                    yield entity, [own[column] for column in key]
+            if len(key) > 1 and {*key[:-1], f"{entity}_id"} <= table.types.keys():
+                yield entity, [*key[:-1], f"{entity}_id"]
+
     @staticmethod
-    def _text_of(table: str, column: str) -> str:
-        return f"{to_paste(table, column)}::text"
+    def _text_of(table: str, *columns: str) -> str:
+        texts = [f"{to_paste(table, column)}::text" for column in columns]
+        return texts[0] if len(texts) == 1 else f"mart.composite_key({', '.join(texts)})"
 
 
 def _family(kind: str) -> str | None:

@@ -90,6 +90,8 @@ class Entity:
     source: str
     name: str
     table: Table
+    # Columns of that table's key by the column of the natural key that they are, alone or as a composite key.
+    key: Mapping[str, tuple[str, ...]]
     # All tables of the source, by declared name.
     tables: Mapping[str, Table]
     joins: tuple[Join, ...]
@@ -106,6 +108,11 @@ class Entity:
     lookups: tuple[Lookup, ...] = ()
     # Sources that may have the same events, in order of precedence; the record's key identifies an event.
     precedence: tuple[str, ...] = ()
+
+    @property
+    def has_composite_key(self) -> bool:
+        """Whether a column of its natural key consists of several of the table's."""
+        return any(len(columns) > 1 for columns in self.key.values())
 
     @property
     def reads(self) -> tuple[Table, ...]:
