@@ -152,11 +152,11 @@ TENANTS = """
     create table products (tenant text, sku text, name text, price text, primary key (tenant, sku));
     create table orders (
         tenant text, id integer, customer_id integer, status text, ordered_at timestamptz, primary key (tenant, id),
-        foreign key (customer_id, tenant) references customers (id, tenant)
+        unique (id, tenant)
     );
     create table order_lines (
         tenant text, id integer, order_id integer not null, sku text, quantity integer, primary key (tenant, id),
-        foreign key (tenant, order_id) references orders, foreign key (tenant, sku) references products
+        foreign key (order_id, tenant) references orders (id, tenant), foreign key (tenant, sku) references products
     );
     create table warehouses (tenant text, code text, name text, primary key (tenant, code));
     create table stock_levels (
@@ -164,7 +164,6 @@ TENANTS = """
         foreign key (tenant, sku) references products, foreign key (tenant, code) references warehouses
     );
     create table tips (tenant text, id integer, order_id integer, amount numeric, primary key (tenant, id));
-    alter table customers add unique (id, tenant);
     insert into customers
     select tenant, id, 'Ana', 'ana@example.com', 'AR', '2024-01-01'
     from unnest(array['1', '1-2', 'a/b', 'O''Neil "%2F"']) as tenant cross join generate_series(2, 3) as id;

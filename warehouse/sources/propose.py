@@ -172,7 +172,7 @@ def _order_columns(table: LiveTable, key: Sequence[str]) -> Iterator[tuple[str, 
     for columns, _, referred, _ in table.references:
         is_order = re.search("order|invoice|sale|purchase", referred, re.IGNORECASE)
         if is_order and (len(key) == 1 or {*columns} & {*key}):
-            yield tuple(columns)
+            yield tuple(sorted(columns, key=lambda column: column not in key))
     for name in table.types:
         if len(key) > 1 and re.fullmatch(
             "(order|invoice|sale|purchase)_?(id|no|number)", name, re.IGNORECASE
