@@ -270,6 +270,8 @@ def test_composite_keys_of_many_tenants_are_proposed_and_followed_by_the_declara
         ("1/2", "1/W,1", "1", 8),
         ("a%2Fb/%25%2F", "a%2Fb/W,1", "a/b", 7),
     ]
+    indexes = "select substring(indexdef from 'USING (.*)') from pg_indexes where tablename = %s order by 1"
+    assert foreign.rows(indexes, "saas_order_lines") == [("btree (tenant, order_id, id)",), ("hash (sku)",)]
     waiting = ["product id is missing", "unit price is missing"]
     assert foreign.quarantined() == [(["1/1", "6"], waiting, None)]
     (node,) = explain(foreign.warehouse, [source], "order_item", [f"{neil}/1", "5"])

@@ -115,13 +115,14 @@ def _index(connection: psycopg.Connection, name: str, table: Table, expressions:
                 [[column.type_code for column in types or ()]],
             ).fetchall()
             fixed = [one for one, (is_fixed,) in zip(expressions, has_fixed_size, strict=True) if is_fixed]
-            # A text may be too long for a B-tree entry, which would fail the capture: index texts by hash.
+            # A text may be too long for a B-tree entry, which would fail the capture: index texts by hash, the last of
+            # several, since what begins a key, as a tenant, is the same in many rows.
             connection.execute(
                 sql.SQL("create index {} on {} using {} ({})").format(
                     sql.Identifier(name),
                     mirror,
                     sql.SQL("btree" if fixed else "hash"),
-                    sql.SQL(", ").join(sql.SQL(f"({one})") for one in fixed or expressions[:1]),
+                    sql.SQL(", ").join(sql.SQL(f"({one})") for one in fixed or expressions[-1:]),
                 )
             )
     except psycopg.ProgrammingError:
