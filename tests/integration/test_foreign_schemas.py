@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.table_checks import examine_table
 from tests.integration.test_refused_rows import differences
 from tests.pipeline import Pipeline, Row, content
 from warehouse.errors import DeclarationError, SettingsError
@@ -246,6 +247,9 @@ def test_composite_keys_of_many_tenants_are_proposed_and_followed_by_the_declara
     }
     columns = {table: source_columns(foreign.shop, table) for table in source.tables}
     assert find_declaration_faults(foreign.warehouse, source, columns) == []
+    # A key that has more columns than are unique is guarded.
+    notes = [note.what for table in source.tables for note in examine_table(foreign.shop, table)]
+    assert not [what for what in notes if "guards" in what]
     foreign.capture(source=source)
 
     def lines() -> list[Row]:
