@@ -350,6 +350,12 @@ def test_composite_keys_of_many_tenants_are_proposed_and_followed_by_the_declara
             foreign.capture(source=declared(tmp_path, "saas", {**files, "conform/customer.sql": sql}))
         assert fault in error.value.what
         assert "mart.composite_key(tenant" in error.value.hint
+    files["conform/order_item.sql"] = files["conform/order_item.sql"].replace(
+        "mart.composite_key(orders.tenant::text, orders.customer_id::text)", "orders.customer_id::text"
+    )
+    told = r"customer_id = [23], which no customer can have: it consists of tenant, id\."
+    with pytest.raises(DeclarationError, match=told):
+        foreign.capture(source=declared(tmp_path, "saas", files))
 
 
 # As frameworks make tables: stamps under other names and of other precisions, names that need care.

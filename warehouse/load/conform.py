@@ -51,7 +51,11 @@ def conform(batch: Batch, changed: int = 0) -> Conformed:
     rows = _create(batch, values) if changed > PARALLEL_ABOVE else None
     if rows is None:
         rows = _refill(batch, values)
-    check_composite_keys(batch)
+    staying_session.remembered(
+        batch.connection,
+        ("keys checked", batch.source, batch.entity.name),
+        lambda: check_composite_keys(batch),
+    )
     ambiguous = resolve_lookups(batch)
     yielded = yield_to_higher(batch)
     # Analyze only the columns that are joined: other texts would take most of the time.

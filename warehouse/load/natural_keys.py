@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from psycopg import sql
 
-from warehouse.db.composite_key import composite_key, key_part, split
+from warehouse.db.composite_key import SEPARATOR, composite_key, key_part, split
 from warehouse.errors import DeclarationError
-from warehouse.extract.catalog import mirrored_columns
+from warehouse.extract.catalog import columns_of, mirrored_columns
 from warehouse.load.batch import Batch
 from warehouse.sources.source import Entity
 
@@ -64,14 +64,19 @@ def source_values(
 
 
 def check_composite_keys(batch: Batch) -> None:
-    """Check that the conform SQL makes the composite keys that the declaration makes: deletes are found by these.
+    """Check that the conform SQL makes the composite keys that the declaration makes: deletes are found by these, and
+    members by those that rows refer to.
 
     Raises:
-        DeclarationError: a conformed row has the key of no row of the mirror.
+        DeclarationError: a conformed row has the key of no row of the mirror, or refers to no possible member.
     """
+    if batch.entity.has_composite_key:
+        _check_own_key(batch)
+    _check_references(batch)
+
+
+def _check_own_key(batch: Batch) -> None:
     entity, own = batch.entity, batch.target.natural_key
-    if not entity.has_composite_key:
-        return
     sample = [sql.Identifier("sample", name) for name in own]
     types = mirrored_columns(batch.connection, entity.table)
     same = [
@@ -92,16 +97,39 @@ def check_composite_keys(batch: Batch) -> None:
         same=sql.SQL(" and ").join(same),
     ).fetchone()
     if wrong:
-        made = (
-            f"{name} as mart.composite_key({', '.join(f'{column}::text' for column in columns)})"
-            for name, columns in entity.key.items()
-            if len(columns) > 1
-        )
+        made = [_made_of(name, columns) for name, columns in entity.key.items() if len(columns) > 1]
         raise DeclarationError(
             f"conform/{entity.name}.sql of source '{entity.source}' delivers ({', '.join(own)}) = "
             f"({', '.join(map(str, wrong[0]))}), which is the key of no row of {entity.table}.",
             hint=f"Deliver {'; '.join(made)}, of {entity.table}.",
         )
+
+
+def _check_references(batch: Batch) -> None:
+    looked_up = {f"{lookup.dimension}_id" for lookup in batch.entity.lookups}
+    delivered = columns_of(batch.connection, "staging", f"conformed_{batch.entity.name}").keys()
+    for name in sorted(
+        (batch.entity.member_keys.keys() & delivered) - looked_up - {*batch.target.natural_key}
+    ):
+        columns = batch.entity.member_keys[name]
+        wrong = batch.execute(
+            "select {name} from (select {name} from {conformed} where {name} is not null limit {limit}) as sample "
+            "where length({name}) - length(replace({name}, {separator}, '')) <> {separators} limit 1",
+            name=sql.Identifier(name),
+            limit=sql.Literal(CHECKED),
+            separator=sql.Literal(SEPARATOR),
+            separators=sql.Literal(len(columns) - 1),
+        ).fetchone()
+        if wrong:
+            raise DeclarationError(
+                f"conform/{batch.entity.name}.sql of source '{batch.source}' delivers {name} = {wrong[0]}, which no "
+                f"{name.removesuffix('_id')} can have: it consists of {', '.join(columns)}.",
+                hint=f"Deliver {_made_of(name, columns)}, by the columns that refer to these.",
+            )
+
+
+def _made_of(name: str, columns: Sequence[str]) -> str:
+    return f"{name} as mart.composite_key({', '.join(f'{column}::text' for column in columns)})"
 
 
 def source_key(entity: Entity, natural: Sequence[str]) -> tuple[str, ...] | None:

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -150,6 +150,14 @@ def read_declaration(folder: Path) -> Source:
     check_feed_tables(tables, feed, path)
     entities = {name: _entity(folder, name, entity, tables) for name, entity in spec.entities.items()}
     _check_names(tables.values(), entities, path)
+    member_keys = {
+        natural: columns
+        for target in DIMENSIONS
+        if target.entity in entities
+        for natural, columns in entities[target.entity].key.items()
+        if len(columns) > 1
+    }
+    entities = {name: replace(entity, member_keys=member_keys) for name, entity in entities.items()}
     return Source(folder.name, spec.description, tuple(tables.values()), entities, feed, folder)
 
 

@@ -108,6 +108,8 @@ class Entity:
     lookups: tuple[Lookup, ...] = ()
     # Sources that may have the same events, in order of precedence; the record's key identifies an event.
     precedence: tuple[str, ...] = ()
+    # Composite keys of the source's dimensions: their columns by natural key column, as customer_id.
+    member_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def has_composite_key(self) -> bool:
