@@ -360,9 +360,14 @@ def test_lost_database_is_rebuilt_with_its_feeds_and_loads_go_on(
 def test_lost_database_is_rebuilt_after_runs_were_undone_that_replaced_a_file(
     lake: Lake, database: Callable[[str], str], warehouse_template: str, is_unarchived: bool
 ) -> None:
+    # A run that has no file to read yet declares the precedence; the shop's order 7 counts.
+    lake.shop.open_shop()
+    lake.shop.order(7, "2024-03-10")
+    load(lake.shop, lake.archive)
+    lake.orders.run()
     runs = []
     for order in (an_order("P-1"), an_order("P-2")):
-        lake.orders.land("a.json", [order])
+        lake.orders.land("a.json", [order, an_order("7")])
         runs.append(lake.orders.run())
     lake.orders.undo(runs[1])
     if is_unarchived:
@@ -375,8 +380,12 @@ def test_lost_database_is_rebuilt_after_runs_were_undone_that_replaced_a_file(
     lake.orders.run()
     before = lake.state()
     assert before["files"] == [
-        (1, "a.json", "loaded", 1, 1, 0, 0, 0),
+        (1, "a.json", "loaded", 2, 2, 0, 0, 0),
         (2, "a.json", "replaced", 0, 0, 0, 0, 0),
+    ]
+    assert lake.orders.rows("select source_system, order_id from dwh.fact_order_item order by 1") == [
+        ("orders", "P-2"),
+        ("shop", "7"),
     ]
     with start_run(lake.orders.warehouse_url, flow="rebuild", archive=True) as run:
         rebuild(run, lake.archive, [], [])

@@ -141,8 +141,20 @@ class _Archiving:
         if isinstance(self._staged, StagedFeed):
             # A copy, or a record that a later one has superseded, changes the audit trail alone.
             has_changes = has_changes or bool(self._staged.files or self._staged.replayed)
+        if self._staged.batch is None:
+            has_changes = has_changes or self._has_recorded_declarations()
         if self._is_archived and (self._has_batches or has_changes):
             archive_changed_rows(self._connection, self._run.run_id)
+
+    def _has_recorded_declarations(self) -> bool:
+        """Whether the run has recorded what its source declares: later runs archive only what they record themselves."""
+        return bool(
+            self._connection.execute(
+                "select from audit.precedence where run_id = %(run_id)s "
+                "union all select from audit.definition where run_id = %(run_id)s limit 1",
+                {"run_id": self._run.run_id},
+            ).rowcount
+        )
 
     def _archive_batches(self) -> None:
         self._has_batches = publish_batches(self._connection, self._run.run_id, self._staged, self._written())
