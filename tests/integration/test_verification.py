@@ -1,12 +1,15 @@
 """The verification bites, and running again or twice changes nothing."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from tests.integration.conftest import CopyOf
 from tests.pipeline import CONFIRMED, Pipeline, content
+from warehouse.db import locks
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import LockHeld, VerificationFailed
@@ -214,6 +217,43 @@ def test_who_waits_says_for_whom(loaded: Pipeline) -> None:
         "waiting up to 60 s for 'source shop', which is held by first",
         "waiting for 'dwh star', which is held by first",
     ]
+
+
+def test_who_asks_between_two_batches_of_live_waits_for_the_next_one(
+    loaded: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody seems to hold the lock then, and live takes it again."""
+    take, free = (
+        f"select pg_advisory_{how}(7031, hashtext('source shop'))".encode() for how in ("lock", "unlock")
+    )
+    find_holder, found = locks._holder, list[str | None]()
+    with (
+        connect(loaded.warehouse_url, autocommit=True, application_name="dwh live-shop") as live,
+        connect(loaded.warehouse_url, autocommit=True) as run,
+        ThreadPoolExecutor(1) as pool,
+    ):
+
+        def look(connection: psycopg.Connection, name: str) -> str | None:
+            if found:
+                found.append(find_holder(connection, name))
+            else:
+                live.execute(free)
+                found.append(find_holder(connection, name))
+                live.execute(take)
+            return found[-1]
+
+        def ask() -> None:
+            with session_lock(run, "source shop"):
+                pass
+
+        live.execute(take)
+        monkeypatch.setattr(locks, "_holder", look)
+        asking = pool.submit(ask)
+        while len(found) < 2:
+            time.sleep(0.01)
+        live.execute(free)
+        asking.result(120)
+    assert found[0] is None and (found[1] or "").startswith("dwh live-shop (server process ")
 
 
 def test_lock_that_is_refused_leaves_no_time_limit_to_the_transaction_it_was_asked_in(

@@ -53,7 +53,9 @@ def session_lock(
             if _take(connection, name, mode, max(wait_seconds, BATCH_SECONDS if is_brief else 0)):
                 break
             holder = _holder(connection, name)
-            if holder or attempt == ATTEMPTS - 1:
+            # Live may have taken it since: who was not waiting for its batch does so now.
+            is_next_batch = not is_brief and (holder or "").startswith(LIVE)
+            if (holder and not is_next_batch) or attempt == ATTEMPTS - 1:
                 raise LockHeld(
                     f"'{name}' is being loaded by {holder or ENDED}.",
                     hint="Wait for it to end, or run again later: nothing was changed.",
