@@ -48,7 +48,7 @@ MARTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 }  # fmt: skip
 COUNTRIES_SHOWN = 10
 # How long the demo waits for live loading to start, and to load the order.
-LIVE_SECONDS = 60
+LIVE_SECONDS = 120
 
 
 def demo(

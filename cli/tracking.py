@@ -7,7 +7,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 15.0
 ENV_FILE = Path(".env")
 
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import unquote
 from uuid import UUID
 from xml.etree import ElementTree
@@ -307,7 +308,12 @@ def materialized(key: str) -> set[str]:
         json.dumps({"filter": wanted}).encode(),
         {"Content-Type": "application/json"},
     )
-    events = json.load(urllib.request.urlopen(request))["events"]
+    try:
+        events = json.load(urllib.request.urlopen(request))["events"]
+    except HTTPError as error:
+        # SQLite is busy: it is asked again.
+        assert error.code == 503
+        return set()
     return {
         related["prefect.resource.id"]
         for event in events[:1]

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 PATIENCE_SECONDS = 240
+# As `python -m flows.worker`, but a run that is cancelled may take longer to end: with the worker it would be killed.
+WORKER = """
+import asyncio, sys
+from flows import worker
+worker.CANCEL_SECONDS = 200
+asyncio.run(worker.work(sys.argv[1], sys.argv[2], float(sys.argv[3])))
+"""
 
 
 class Working:
@@ -40,7 +47,7 @@ class Working:
     def start(self, grace_seconds: str) -> None:
         """Start a worker that gives its runs so many seconds when it is stopped."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "flows.worker", self._pool, "test", grace_seconds],
+            [sys.executable, "-c", WORKER, self._pool, "test", grace_seconds],
             cwd=self._folder,
             env={
                 **os.environ,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import psutil
@@ -133,9 +134,17 @@ def flow_runs(api: str) -> dict[str, int]:
 
     def post(path: str) -> list[dict[str, str]]:
         request = Request(f"{api}/{path}/filter", b"{}", {"Content-Type": "application/json"})
-        with urlopen(request, timeout=30) as answer:
-            found: list[dict[str, str]] = json.load(answer)
-            return found
+        give_up_at = time.monotonic() + 120
+        while True:
+            try:
+                with urlopen(request, timeout=60) as answer:
+                    found: list[dict[str, str]] = json.load(answer)
+                    return found
+            except HTTPError as error:
+                # SQLite is busy: Prefect's own client asks again, too.
+                if error.code != 503 or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.5)
 
     names = {flow["id"]: flow["name"] for flow in post("flows")}
     for run in post("flow_runs"):

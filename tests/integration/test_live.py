@@ -594,7 +594,7 @@ def test_a_gate_holds_a_busy_source_back_is_mailed_once_and_opens_when_the_rows_
             "select from audit.run where flow = 'live-shop' and status = 'stopped' and run_id > %s", first
         )
         before = len(tries(process))
-        for number in range(1000):
+        for number in range(5000):
             touch(shop, "company", f"name = 'busy {number}'", "id = 1")
             time.sleep(0.02)
             if len(tries(process)) >= before + 3:
