@@ -16,12 +16,15 @@ import psycopg
 import pytest
 
 from stack.postgres import EmbeddedPostgres
+from tests.clock import await_whole_day
 
 DWH = Path(sys.executable).with_name("dwh")
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Path) -> None:
+    # It takes minutes on a slow machine, and loads what came until yesterday.
+    await_whole_day(seconds=300)
     home = tmp_path / "a home"
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     # Databases of one's own are left alone by a demo, whether .env or the environment names them.

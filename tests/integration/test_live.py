@@ -902,11 +902,9 @@ def test_the_watchdog_mails_about_a_process_that_is_gone(shop: Pipeline) -> None
     ]
 
 
-def test_a_transaction_that_stays_open_makes_live_read_nothing_twice_and_lose_nothing(
-    captured: Pipeline,
-) -> None:
-    first = last_run(captured)
-    with live(captured) as process, psycopg.connect(captured.shop_url) as late:
+def test_a_transaction_that_stays_open_makes_live_read_nothing_twice_and_lose_nothing(shop: Pipeline) -> None:
+    first = last_run(shop)
+    with live(shop) as process, psycopg.connect(shop.shop_url) as late:
         late.execute("insert into company (id, cuit, name, country) values (600, '600', 'late', 'AR')")
         # Part of it has a transaction id of its own.
         with late.transaction():
@@ -914,17 +912,17 @@ def test_a_transaction_that_stays_open_makes_live_read_nothing_twice_and_lose_no
                 "insert into company (id, cuit, name, country) values (601, '601', 'late, too', 'AR')"
             )
         for number in range(500, 504):
-            new_orders(captured, number)
+            new_orders(shop, number)
             process.wait("select from dwh.fact_order_item where order_id = %s", str(number))
         time.sleep(0.5)
-        ((read, batches),) = captured.rows(
+        ((read, batches),) = shop.rows(
             "select sum(rows_read), count(*) from audit.batch where run_id > %s", first
         )
         late.commit()
         process.wait("select from dwh.dim_company where company_id in ('600', '601') having count(*) = 2")
     # Each order and its line once; some batches see an order before its line is stamped anew.
     assert read <= 4 * 4 and batches <= 4 * 3
-    assert captured.capture().changes() == {}
+    assert shop.capture().changes() == {}
 
 
 def test_live_that_starts_while_a_scheduled_run_is_between_stage_and_publish_takes_none_of_its_rows(
