@@ -147,7 +147,7 @@ class _Archiving:
             archive_changed_rows(self._connection, self._run.run_id)
 
     def _has_recorded_declarations(self) -> bool:
-        """Whether the run has recorded what its source declares: later runs archive only what they record themselves."""
+        """Whether the run has recorded what its source declares, which later runs do not archive."""
         return bool(
             self._connection.execute(
                 "select from audit.precedence where run_id = %(run_id)s "
