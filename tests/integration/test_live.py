@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 
 import psycopg
@@ -319,7 +320,7 @@ def test_rows_without_a_new_stamp_are_there_after_the_next_scheduled_run(shop: P
 
 def test_a_scheduled_run_gets_its_turn_and_ends_the_run_of_live(shop: Pipeline) -> None:
     first = last_run(shop)
-    number = iter(range(1000, 5000))
+    number = count(1_000_000)
     with live(shop) as process:
         stop = threading.Event()
 
@@ -330,7 +331,7 @@ def test_a_scheduled_run_gets_its_turn_and_ends_the_run_of_live(shop: Pipeline) 
 
         buyer = threading.Thread(target=order)
         buyer.start()
-        process.wait("select from dwh.fact_order_item where order_id = '1001'")
+        process.wait("select from dwh.fact_order_item where order_id = '1000001'")
         assert live_process.is_running(shop.warehouse, "shop")
         with (
             start_run(shop.warehouse_url, flow="ingest-shop") as run,
@@ -686,7 +687,7 @@ def test_a_gate_in_one_source_holds_back_that_source_alone_and_its_pauses_grow(
         held, free = gated(mall, min_rows=1).start(), Live(shop).start()
         try:
             touch(mall, "order_item", "status = 'returned', returned_at = now()")
-            for number in range(420, 480):
+            for number in range(95_000, 96_000):
                 # Whatever the other source does between two tries, and whoever else publishes.
                 new_orders(shop, number)
                 free.wait("select from dwh.fact_order_item where order_id = %s", str(number))
