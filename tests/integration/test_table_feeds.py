@@ -13,6 +13,8 @@ import pytest
 
 from generators.companies import generate
 from tests.integration.test_feeds import FeedPipeline
+from warehouse.reconcile.reconcile import reconcile_feed
+from warehouse.runs.audit import start_run
 
 LISTED = (
     "select company_id, name, country, valid_from::date::text from dwh.dim_company "
@@ -214,6 +216,39 @@ def test_what_was_decided_about_a_row_stays_when_its_list_goes_on(companies: Fee
     rows[2] = ",Another,AR"
     land()
     assert (len(companies.waiting()), companies.counts()[-1]) == (6, ("a.csv", "loaded", 8, 3, 5, 0, 0))
+
+
+def test_list_that_goes_on_does_not_bring_back_what_was_changed_since(companies: FeedPipeline) -> None:
+    listed = "cuit,name,country\n301,One,AR\n302,Two,AR\n302,,AR\n303,Three,AR\n"
+    companies.land("a.csv", listed)
+    companies.run()
+    ((refused,),) = companies.rows("select quarantine_id from audit.quarantine where resolved_at is null")
+    companies.edit(refused, {"cuit": "302", "name": "Second", "country": "AR"})
+    companies.replay(refused)
+    companies.land("b.csv", "cuit,name,country\n301,Uno,AR\n303,,AR\n")
+    companies.run()
+    # A copy of a file that was renamed is one, though both are new names.
+    folder = companies.lake / "landing/companies"
+    (folder / "b.csv").rename(folder / "renamed.csv")
+    companies.land("copy.csv", (folder / "renamed.csv").read_bytes())
+    for number in (304, 305):
+        listed += f"{number},More,AR\n"
+        companies.land("a.csv", listed)
+        companies.run()
+        assert companies.rows("select cuit, name from raw.companies_company where not _is_deleted order by 1") == [
+            ("301", "Uno"), ("302", "Second"), ("303", "Three"), *((str(n), "More") for n in range(304, number + 1))
+        ]  # fmt: skip
+        assert companies.waiting() == [("303", "name is missing")]
+    assert companies.counts() == [
+        ("a.csv", "replaced", 4, 1, 0, 0, 3),
+        ("renamed.csv", "loaded", 2, 1, 1, 0, 0),
+        ("copy.csv", "copy", 2, 0, 0, 0, 0),
+        ("a.csv", "replaced", 5, 0, 0, 0, 5),
+        ("a.csv", "loaded", 6, 3, 0, 0, 3),
+    ]
+    with start_run(companies.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_feed(run, companies.source, repair=False)
+    assert [str(one) for verdict in verdicts for one in verdict.differences] == []
 
 
 def test_generated_companies_have_the_defects_that_are_counted_beside_them(companies: FeedPipeline) -> None:

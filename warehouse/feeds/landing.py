@@ -39,6 +39,8 @@ class FeedFile:
     known: Checkpoint | None = None
     # file_id of the content that was read earlier under this name, if the file begins with it.
     begins_as: int | None = None
+    # Number of records at its beginning that were read then.
+    known_records: int = 0
 
     @property
     def is_read(self) -> bool:
@@ -105,6 +107,7 @@ def _judge(
     by_hash = {one.content_hash: one for one in checkpoints if one.content_hash and one.status != "copy"}
     for file in files:
         checkpoint = by_path.get(file.path)
+        known_records = 0
         if checkpoint is not None and checkpoint.is_stamped_as(file) and checkpoint.content_hash:
             continue
         earlier = checkpoint if checkpoint and checkpoint.content_hash else read_before.get(file.path)
@@ -117,6 +120,9 @@ def _judge(
                 is_cut_at_a_line = (
                     earlier is not None and begins_as and _is_cut_at_a_line(file.location, earlier.size_bytes)
                 )
+                if earlier is not None and begins_as and earlier.status != "copy":
+                    # Its last record may have been cut off within the line.
+                    known_records = earlier.line_count - (not is_cut_at_a_line)
         except FileUnreadable as error:
             yield UnreadFile(file.path, "unread", error.reason, error.hint)
             continue
@@ -129,13 +135,17 @@ def _judge(
             is_renamed = original.path not in present and checkpoint is None and original.status != "replaced"
             state: State = "renamed" if is_renamed else "copy"
             feed_file = FeedFile(file, state, digest, original)
+            if is_renamed:
+                # Further files with this content are its copies.
+                by_hash[digest] = replace(original, path=file.path)
         elif checkpoint is None or not checkpoint.content_hash:
-            feed_file = FeedFile(file, "new", digest, checkpoint, begins_as)
+            feed_file = FeedFile(file, "new", digest, checkpoint, begins_as, known_records)
         else:
             # If text was appended to the last line that was read, not below it, the whole file is read again.
             is_after_a_record = is_cut_at_a_line or checkpoint.unterminated_line_offset is not None
             goes_on = begins_as == checkpoint.file_id and checkpoint.byte_offset > 0 and is_after_a_record
-            feed_file = FeedFile(file, "grown" if goes_on else "replaced", digest, checkpoint, begins_as)
+            grown: State = "grown" if goes_on else "replaced"
+            feed_file = FeedFile(file, grown, digest, checkpoint, begins_as, known_records)
         if feed_file.is_read:
             # Two new files may have the same content: the second one is a copy of the first.
             by_hash[digest] = replace(checkpoint, path=file.path) if checkpoint else _placeholder(file)

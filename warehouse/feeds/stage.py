@@ -348,7 +348,7 @@ class Stager:
             if isinstance(records, JsonRecords) and not records.is_array:
                 blocks = read_lines(records, self.reader, second, place, file.byte_offset)
             else:
-                blocks = (self.reader.read(block, place) for block in records.blocks())
+                blocks = (self.reader.read(block, place) for block in _noting_known(records.blocks(), file))
             for block in _naming(blocks, found):
                 file.records += block.records
                 file.unreadable += len(block.bad)
@@ -590,6 +590,16 @@ def _sql_types(columns: Iterable[Column]) -> tuple[Column, ...]:
         replace(column, type="timestamp with time zone") if column.type == "timestamptz" else column
         for column in columns
     )
+
+
+def _noting_known(blocks: Iterator[Sequence[Record]], file: FileProgress) -> Iterator[Sequence[Record]]:
+    """Yield the blocks of a file that is read from its beginning, and note where the records end that are known."""
+    left = 0 if file.found.begins_as == file.file_id else file.found.known_records
+    for block in blocks:
+        if 0 < left <= len(block):
+            file.known_until = block[left - 1].line
+        left -= len(block)
+        yield block
 
 
 def _naming(blocks: Iterator[ReadBlock], found: FeedFile) -> Iterator[ReadBlock]:

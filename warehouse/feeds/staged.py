@@ -27,6 +27,8 @@ class FileProgress:
     # Offset of the last record if it is incomplete: the rest may be appended later.
     cut_off_at: int | None = None
     is_array: bool = False
+    # The last line of the records that were read before, in the earlier content with which the file begins.
+    known_until: int = 0
     fault: str | None = None
     format: str | None = None
 

@@ -33,6 +33,8 @@ _IS_LATER = """
         else (mirror._run_id, mirror.{file_id}, mirror.{line}) > (entry.run_id, batch.{file_id}, batch.{line})
     end
 """
+# Condition that a staged record was read before, in the earlier content with which its file begins.
+_IS_KNOWN = "batch.{file_id} = known.file_id and batch.{line} <= known.until"
 
 
 class QuarantinedRecords:
@@ -96,6 +98,58 @@ class QuarantinedRecords:
         )
         remove_rows_without_record(self._connection, self._source)
 
+    def remove_known(self) -> None:
+        """Remove records from staging that an earlier content of their file had, and of which the mirror has a later
+        version: a list to which rows were appended is read from its beginning, but says nothing new about the others.
+        """
+        place = {"file_id": sql.Identifier(FILE_ID), "line": sql.Identifier(LINE)}
+        removed = self._connection.execute(
+            sql.SQL(
+                """
+                with outdated as (
+                    delete from {batch} as batch using {mirror} as mirror, {known} as known
+                    where {same} and not mirror._is_deleted and {is_known}
+                        and (mirror.{file_id}, mirror.{line}) <> (known.begins_as, batch.{line})
+                        -- what was refused then is judged again: see keep_decisions
+                        and not exists (
+                            select from audit.quarantine as entry
+                            where entry.file_id = known.begins_as and entry.line_number = batch.{line}
+                        )
+                    returning batch.{file_id}
+                )
+
+                insert into {changes} (file_id, rows_loaded, rows_superseded)
+                select {file_id}, -count(*), count(*) from outdated group by {file_id}
+                """
+            ).format(
+                **place,
+                batch=batch_table(self._record),
+                mirror=sql.Identifier("raw", self._record.mirror),
+                known=self._known(),
+                is_known=sql.SQL(_IS_KNOWN).format(**place),
+                same=same_key(self._record.key, "batch", "mirror"),
+                changes=CHANGES,
+            )
+        ).rowcount
+        if removed:
+            remove_rows_without_record(self._connection, self._source)
+
+    def _known(self) -> sql.Composable:
+        """Subquery of the files that begin with an earlier content, and the last line of it."""
+        files = [file for file in self._staged.files if file.known_until]
+        return sql.SQL(
+            "(select * from unnest({}::integer[], {}::integer[], {}::bigint[]) as one (file_id, begins_as, until))"
+        ).format(
+            *(
+                sql.Literal(numbers)
+                for numbers in (
+                    [file.file_id for file in files],
+                    [file.found.begins_as for file in files],
+                    [file.known_until for file in files],
+                )
+            )
+        )
+
     def replace_refused(self) -> None:
         """Mark replayed entries as replaced if their record was refused again and has a new entry."""
         self._connection.execute(
@@ -121,7 +175,10 @@ class QuarantinedRecords:
                     where waiting.source = {source} and waiting.entity = {entity} and waiting.resolved_at is null
                         and exists (
                             select from {batch} as batch
-                            where {has_its_key} and {is_earlier}
+                            where {has_its_key} and {is_earlier} and not exists (
+                                select from {known} as known
+                                where {is_known} and waiting.file_id <> known.begins_as
+                            )
                         )
                     returning file_id
                 )
@@ -134,7 +191,12 @@ class QuarantinedRecords:
                 entity=sql.Literal(self._record.mirror),
                 has_its_key=self._has_key("waiting"),
                 batch=batch_table(self._record),
-                # Records that are read from files now are later than all quarantined ones.
+                known=self._known(),
+                is_known=sql.SQL(_IS_KNOWN).format(
+                    file_id=sql.Identifier(FILE_ID), line=sql.Identifier(LINE)
+                ),
+                # Records that are read from files now are later than all quarantined ones, but those that were read
+                # before: their file has gone on.
                 is_earlier=sql.SQL(_IS_EARLIER if self._staged.replayed else "true").format(
                     file_id=sql.Identifier(FILE_ID), line=sql.Identifier(LINE)
                 ),

@@ -87,6 +87,8 @@ class Records:
             self._quarantined.resolve_replayed()
             if not self._is_first:
                 self._quarantined.supersede_outdated()
+        if not self._is_first:
+            self._quarantined.remove_known()
         self._quarantined.supersede_earlier()
         self._judge(checks)
         for file_id, count in remove_earlier_versions(self._connection, self._source):
