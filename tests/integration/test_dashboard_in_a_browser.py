@@ -1,7 +1,6 @@
 """`dwh dashboard` in a real browser, served to a login that may only read: numbers, filters, phone, warehouse down."""
 
 import os
-import socket
 import subprocess
 import sys
 import uuid
@@ -17,6 +16,7 @@ import pandas as pd
 import pytest
 from psycopg import sql
 
+from stack.files import free_port
 from tests.browser import Visit, visit
 from tests.marts import MartWorld
 from warehouse.db.connections import connect
@@ -61,9 +61,7 @@ def served(mart_world: MartWorld, tmp_path_factory: pytest.TempPathFactory) -> I
             "HOME": str(tmp_path_factory.mktemp("user")),
             "BROWSER": "true",
         }
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         dwh = Path(sys.executable).with_name("dwh")
         process = subprocess.Popen(
             [dwh, "dashboard", "--port", str(port)], env=environment, stdin=subprocess.DEVNULL
