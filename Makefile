@@ -162,7 +162,7 @@ fault-capture: setup ## run ingest-shop while 11 sessions write to the shop (COM
 	@$(PY) -m tests.faults.capturing --commits $(COMMITS) $(ARGS)
 	@$(PY) -m tests.faults.capturing --commits $(COMMITS) --range-rows 500 --result tests/faults/results/capture_large.json $(ARGS)
 
-fault-kill: setup ## kill -9 client, backend or server during flows, and run them again, archive and rebuild included (KILLS=650: 40 min)
+fault-kill: setup ## kill -9 client, backend or server during loads, replays, undo, rebuilds and exports, and run them again (KILLS=650: an hour)
 	@$(PY) -m tests.faults.killing --kills $(KILLS) $(ARGS)
 
 fault-starts: setup ## start many flows at the same moment (STARTS=100)

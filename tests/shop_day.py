@@ -4,8 +4,8 @@ from datetime import datetime
 
 import psycopg
 
-from tests.pipeline import ORDER_ITEM, Pipeline, Row
-from warehouse.model.star import DIMENSIONS, END_OF_TIME
+from tests.pipeline import Pipeline, Row
+from warehouse.model.star import DIMENSIONS, END_OF_TIME, FACTS
 
 
 def open_shop(shop: Pipeline) -> None:
@@ -42,16 +42,20 @@ def change_everything(shop: Pipeline) -> None:
 
 
 def told(connection: psycopg.Connection, changed_until: datetime) -> dict[str, list[Row]]:
-    """The shop's part of a warehouse, sorted, without what no two runs share.
+    """Mirrors, star and trail of a warehouse but for web logs, sorted, without what no two runs share.
 
-    That is ids of runs and batches (a server that was killed leaves some out), surrogate keys (facts tell their
+    That is ids of runs, batches and files (a server that was killed leaves some out), surrogate keys (facts tell their
     versions) and the moments of snapshots, which are those after the last change.
     """
     queries = {
         f"{schema}.{table}": f"select {columns} from {schema}.{table}"
         for schema, table, columns in connection.execute(
             """
-            select table_schema, table_name, string_agg(quote_ident(column_name), ', ' order by ordinal_position)
+            select table_schema, table_name, string_agg(
+                case column_name when '_file_id' then '(select path from audit.file where file_id = _file_id)'
+                    else quote_ident(column_name) end,
+                ', ' order by ordinal_position
+            )
             from information_schema.columns join information_schema.tables using (table_schema, table_name)
             where table_type = 'BASE TABLE'
                 and column_name not in ('_run_id', 'run_id', 'expired_by_run_id', 'batch_id')
@@ -62,19 +66,30 @@ def told(connection: psycopg.Connection, changed_until: datetime) -> dict[str, l
             [[dimension.table for dimension in DIMENSIONS]],
         ).fetchall()
     }
-    named = [d for d in DIMENSIONS if d.entity in (*ORDER_ITEM.references, *ORDER_ITEM.derived)]
-    versions = ", ".join(
-        f"{d.entity}.{d.entity}_id" + (f", {d.entity}.valid_from" if d.has_history else "") for d in named
-    )
-    joins = " ".join(f"join dwh.dim_{d.entity} as {d.entity} using ({d.key})" for d in named)
-    queries["dwh.fact_order_item"] = (
-        "select order_id, line_id, fact.source_system, ordered_date_key, quantity, net_amount, profit_amount, status, "
-        f"returned_date_key, recorded_at, {versions} from dwh.fact_order_item as fact {joins}"
-    )
+    for fact in FACTS:
+        named = [d for d in DIMENSIONS if d.entity in (*fact.references, *fact.derived)]
+        versions = ", ".join(
+            f"{d.entity}.{d.entity}_id as {d.entity}" + (f", {d.entity}.valid_from" if d.has_history else "")
+            for d in named
+        )
+        joins = " ".join(f"join dwh.dim_{d.entity} as {d.entity} using ({d.key})" for d in named)
+        (columns,) = connection.execute(
+            "select string_agg('fact.' || quote_ident(attname), ', ' order by attnum) from pg_attribute "
+            "where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped and attname <> all(%s)",
+            [f"dwh.{fact.table}", ["run_id", "batch_id", *(d.key for d in named)]],
+        ).fetchone() or (None,)
+        if columns:
+            queries[f"dwh.{fact.table}"] = (
+                f"select {columns}, {versions} from dwh.{fact.table} as fact {joins}"
+            )
     queries["audit.quarantine"] = (
         "select source, entity, row_key, rules, row_data::text, resolution from audit.quarantine where file_id is null"
     )
-    queries["audit.watermark"] = "select source, table_name, cursor_value, row_count from audit.watermark"
+    queries["audit.watermark"] = (
+        # The cursor of a feed is that of the last run alone.
+        "select source, table_name, case when system_identifier is not null then cursor_value end, row_count "
+        "from audit.watermark"
+    )
     queries["audit.key_range"] = (
         "select source, table_name, low_key, row_count, verified_at is not null from audit.key_range"
     )

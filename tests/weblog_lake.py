@@ -185,11 +185,11 @@ UNACCOUNTED = """
     ),
     waiting as (
         select file_id, count(*) as lines from audit.quarantine
-        where resolved_at is null and file_id is not null
+        where source = 'weblogs' and resolved_at is null and file_id is not null
         group by file_id
     )
     select file.*, loaded.*, waiting.*
-    from audit.file as file
+    from (select * from audit.file where feed = 'weblogs') as file
     full join loaded using (file_id)
     full join waiting using (file_id)
     where file.rows_loaded - file.rows_removed is distinct from coalesce(loaded.lines, 0)

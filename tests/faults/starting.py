@@ -19,7 +19,8 @@ from rich.console import Console
 
 from stack.files import tail
 from tests.faults.flow_process import FlowProcess, Prepare
-from tests.faults.killing.world import SHOP, WEBLOGS, Place, World
+from tests.faults.killing.flows import SHOP, WEBLOGS
+from tests.faults.killing.world import Place, World
 
 FLOWS = (SHOP, WEBLOGS, "refresh-marts", "daily-warehouse")
 RESULT = Path(__file__).parent / "results" / "starts.json"

@@ -10,9 +10,10 @@ import pytest
 
 from tests.faults import sabotage
 from tests.faults.killing.__main__ import RESULT
+from tests.faults.killing.flows import FLOWS, LIVE, REBUILD, SHOP, WEBLOGS
 from tests.faults.killing.harness import Kill, plan, run
 from tests.faults.killing.points import AFTER, BEFORE, CLIENT, VICTIMS, Point, Strike
-from tests.faults.killing.world import FLOWS, SHOP, WEBLOGS, World
+from tests.faults.killing.world import World
 
 # The first session stages, the second publishes.
 BEFORE_PUBLISHING = Kill(
@@ -21,15 +22,15 @@ BEFORE_PUBLISHING = Kill(
 
 
 def test_next_run_makes_good_whatever_was_killed(world: World) -> None:
-    # A load of web logs is killed below.
-    flows = [flow for flow in FLOWS if flow != WEBLOGS]
+    # A load of web logs is killed below; feeds, exports and the rest take longer than all of this.
+    flows = [SHOP, LIVE, REBUILD]
     steps = {flow: world.undisturbed(flow).steps for flow in flows}
     _, second, *others = plan(steps, len(flows), random.Random(1))
     # Whether one of so few leaves something undone is chance; the first does. The second comes at a random time.
     result = run([world], 0, orders=[BEFORE_PUBLISHING, replace(second, point=None), *others])
     assert result.complaints == []
     assert sorted(key[:2] for key in result.landed) == sorted(zip(flows, VICTIMS, strict=True))
-    assert result.left_undone > 0
+    assert result.left_undone.total() > 0
 
 
 @pytest.mark.slow
@@ -44,8 +45,9 @@ def test_next_run_makes_good_after_every_kind_of_kill(world: World) -> None:
 def test_kept_result_has_kills_of_every_flow() -> None:
     # A flow that the harness has learned to kill since is missing in a result from before.
     kept = json.loads(RESULT.read_text())
-    assert {tuple(landed.split(", ")[:2]) for landed in kept["by_victim"]} == set(product(FLOWS, VICTIMS))
-    assert kept["complaints"] == []
+    killed = {(flow, landed.split(", ")[0]) for flow, figures in kept.items() for landed in figures["kills"]}
+    assert killed == set(product(FLOWS, VICTIMS))
+    assert {flow: figures["complaints"] for flow, figures in kept.items() if figures["complaints"]} == {}
 
 
 def test_flow_killed_again_and_again_gets_there(world: World) -> None:
@@ -67,5 +69,5 @@ def test_flow_killed_again_and_again_gets_there(world: World) -> None:
 @pytest.mark.slow
 def test_watermark_that_is_committed_early_is_found_out(world: World) -> None:
     result = run([world], 1, orders=[BEFORE_PUBLISHING], sabotage=(sabotage.move_watermarks_early,))
-    assert any("left a part" in complaint for complaint in result.complaints)
-    assert any("did not make good" in complaint for complaint in result.complaints)
+    assert any("left a part" in what for _, what in result.complaints)
+    assert any("did not make good" in what for _, what in result.complaints)

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from tests.faults import sabotage
-from tests.faults.killing.world import SHOP, World
+from tests.faults.killing.flows import SHOP
+from tests.faults.killing.world import World
 from tests.faults.starting import FLOWS, start_together
 from warehouse.db.connections import connect
 from warehouse.db.locks import try_transaction_lock

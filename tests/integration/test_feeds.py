@@ -488,14 +488,30 @@ def test_files_are_known_by_their_content(orders: FeedPipeline) -> None:
     assert orders.counts() == [("renamed.json", *expected[0][1:]), expected[1]]
     # Other content under the same name is a correction; what it does not name stays.
     orders.land("renamed.json", [an_order("P-1", {"amount": 9}), an_order("P-2")])
+    orders.land("again.json", [an_order("P-1")])
+
+    def die(message: str) -> None:
+        raise RuntimeError(message)
+
+    # A run that dies has registered the files: the next one takes their rows, and knows as much of them.
+    with pytest.raises(
+        RuntimeError, match=r"renamed.json \(its content replaces what was loaded before\): 2 records"
+    ):
+        orders.run(die)
     orders.run()
     assert orders.facts() == [("P-1", "1", 9, 900), ("P-2", "1", 2, 200)]
     assert orders.counts() == [
         ("renamed.json", "replaced", 1, 0, 0, 0, 1),
         expected[1],
         ("renamed.json", "loaded", 2, 2, 0, 0, 0),
+        ("again.json", "copy", 1, 0, 0, 0, 0),
     ]
-    assert "renamed.json (its content replaces what was loaded before): 2 records" in orders.messages
+    assert orders.rows("select path, message from audit.file where message is not null order by file_id") == [
+        ("renamed.json", "it was a.json before"),
+        ("copy.json", "its content is that of a.json, and is not loaded again"),
+        ("renamed.json", "its content replaces what was loaded under this name before"),
+        ("again.json", "its content is that of renamed.json, and is not loaded again"),
+    ]
 
 
 def test_a_file_that_goes_on_is_read_from_where_it_ended(orders: FeedPipeline) -> None:

@@ -60,6 +60,8 @@ _NEW: Mapping[str, ColumnType] = {
 }  # fmt: skip
 # A row with this many columns fits into a page even if all values are in TOAST, each with an 18-byte pointer.
 _MOST_COLUMNS: Final = 400
+# Message of a file that is registered under the name of an earlier one.
+_REPLACES: Final = "its content replaces what was loaded under this name before"
 # Name at most this many undeclared fields in messages.
 _NAMED_FIELDS: Final = 20
 
@@ -177,10 +179,20 @@ def _register(
         known = found.known
         return known.file_id if known is not None and found.state not in ("replaced", "copy") else None
 
-    paths = [found.file.path for found in landed if known_id(found) is None]
+    without = [found for found in landed if known_id(found) is None]
     file_ids: dict[str, int] = {}
-    if paths:
+    if without:
         with connection.transaction():
+            # A run that published nothing has left its rows: a copy, for example, is registered under its path only.
+            file_ids.update(
+                connection.execute(
+                    "select path, file_id from audit.file "
+                    "where feed = %s and path = any(%s) and status = 'partial' and size_bytes = -1",
+                    [feed, [found.file.path for found in without]],
+                ).fetchall()
+            )
+            without = [found for found in without if found.file.path not in file_ids]
+            paths = [found.file.path for found in without]
             connection.execute(
                 "update audit.file set status = 'replaced' where feed = %s and path = any(%s) and status <> 'replaced'",
                 [feed, paths],
@@ -189,14 +201,14 @@ def _register(
                 """
                 insert into audit.file (
                     feed, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset, line_count,
-                    rows_loaded, rows_quarantined, status, run_id
+                    rows_loaded, rows_quarantined, status, run_id, message
                 )
-                select %s, path, 0, '', '', -1, 0, 0, 0, 0, 0, 'partial', %s
-                from unnest(%s::text[]) with ordinality as landed (path, place)
+                select %s, path, 0, '', '', -1, 0, 0, 0, 0, 0, 'partial', %s, message
+                from unnest(%s::text[], %s::text[]) with ordinality as landed (path, message, place)
                 order by place
                 returning path, file_id
                 """,
-                [feed, run_id, paths],
+                [feed, run_id, paths, [_REPLACES if one.state == "replaced" else None for one in without]],
             )
             file_ids.update(rows.fetchall())
     files = []

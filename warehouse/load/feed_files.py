@@ -150,9 +150,6 @@ def _record_read(connection: psycopg.Connection, file: FileProgress, run_id: int
                 "rule": CUT_OFF,
             },
         )
-    message = file.fault
-    if file.found.state == "replaced":
-        message = message or "its content replaces what was loaded under this name before"
     if file.found.begins_as not in (None, file.file_id):
         # The file was read again and begins with its earlier content: entries of unreadable records are superseded.
         connection.execute(
@@ -168,7 +165,7 @@ def _record_read(connection: psycopg.Connection, file: FileProgress, run_id: int
             """,
             [run_id, file.found.begins_as],
         )
-    _update(connection, file, run_id, message=message)
+    _update(connection, file, run_id, message=file.fault)
     connection.execute(
         "update audit.file set status = %s, byte_offset = %s, unterminated_line_offset = %s, format = %s "
         "where file_id = %s",

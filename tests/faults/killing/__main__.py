@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.faults.killing.flows import FLOWS
 from tests.faults.killing.harness import Result, run
 from tests.faults.killing.world import World
 
@@ -21,6 +22,9 @@ RESULT = Path(__file__).parents[1] / "results" / "kill.json"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make fault-kill", description=__doc__)
     parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument(
+        "--flow", action="append", choices=[*FLOWS], help="only this; the result keeps the others"
+    )
     parser.add_argument("--servers", type=int, default=2, help="how many are killed at the same time")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--result", type=Path, default=RESULT)
@@ -36,32 +40,34 @@ def main() -> int:
         worlds = [
             stack.enter_context(World(folder / f"server {number}")) for number in range(arguments.servers)
         ]
-        result = run(worlds, arguments.kills, seed=arguments.seed, progress=console.log, stopping=stopping)
+        flows = arguments.flow or FLOWS
+        result = run(
+            worlds, arguments.kills, flows=flows, seed=arguments.seed, progress=console.log, stopping=stopping
+        )
+    figures = result.figures()
+    if arguments.flow and arguments.result.exists():
+        figures = json.loads(arguments.result.read_text()) | figures
     arguments.result.parent.mkdir(exist_ok=True)
-    arguments.result.write_text(json.dumps(result.figures(), indent=2) + "\n")
+    arguments.result.write_text(
+        json.dumps({flow: figures[flow] for flow in FLOWS if flow in figures}, indent=2) + "\n"
+    )
     show(console, result)
     return 1 if result.complaints else 0
 
 
 def show(console: Console, result: Result) -> None:
     """The result as a person reads it."""
-    figures = result.figures()
-    table = Table("flow", "killed", "when", "kills that landed")
-    for (flow, victim, when), count in sorted(result.landed.items()):
-        table.add_row(flow, victim, when, str(count))
+    table = Table("flow", "points", "struck", "kills", "left to the next run", "seconds per kill")
+    for flow, one in result.figures().items():
+        counts = (one["points"], one["points_struck"], sum(one["kills"].values()))
+        table.add_row(flow, *map(str, (*counts, one["left_to_the_next_run"], one["seconds_per_kill"])))
     console.print(table)
-    console.print(
-        f"{result.kills} kills landed in {result.seconds:.0f} s ({figures['seconds_per_kill']} s each), at "
-        + " and ".join(
-            f"{figures['points_struck'][flow]} of {points} points of {flow}"
-            for flow, points in result.points.items()
-        )
-        + f"; {result.left_undone} left something to the next run, after the others the flow was through by itself."
-    )
-    for complaint in result.complaints:
-        console.print(f"[red]{complaint}")
+    for kill, what in result.complaints:
+        console.print(f"[red]{kill}: {what}")
     if not result.complaints:
-        console.print("[green]Each time the next run made of it what an undisturbed one makes.")
+        console.print(
+            f"[green]After each of {result.kills} kills the next run made what an undisturbed one makes."
+        )
 
 
 if __name__ == "__main__":

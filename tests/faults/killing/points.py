@@ -1,5 +1,5 @@
 """Every statement and commit that a flow sends to a server is a point at which it can be killed, and every file and
-commit that it writes to the archive.
+commit that it writes to the archive, an export or the copies of bad records.
 
 Nothing of it is in the product: in the flow's process, psycopg's one way to wait for a server is watched. A point is
 named after the function that sent the statement, so that new steps are points by themselves.
@@ -14,6 +14,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import reduce
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,23 @@ CLIENT, BACKEND, SERVER = VICTIMS = ("client", "backend", "server")
 # Not yet sent; sent, while the server works on it or has just done so; answered.
 BEFORE, DURING, AFTER = MOMENTS = ("before", "during", "after")
 OURS = ("warehouse.", "flows.")
-# What writes to the archive, by the module that calls it.
-ARCHIVING = (
+# What writes files, by the module that calls it.
+WRITING = (
     ("warehouse.archive.flush", "create_table"),
     ("warehouse.archive.flush", "follow_columns"),
     ("warehouse.archive.flush", "add_files"),
     ("warehouse.archive.flush", "write_files"),
     ("warehouse.archive.batch_files", "write_files"),
+    ("warehouse.archive.maintain", "_compact"),
+    ("warehouse.archive.maintain", "make_durable"),
+    ("deltalake", "DeltaTable.vacuum"),
+    ("warehouse.archive.maintain", "_remove_orphans"),
+    ("warehouse.export.export", "write_query"),
+    ("warehouse.export.destination", "_Folder.publish"),
+    ("warehouse.export.versions", "Versions.carry_over"),
+    ("warehouse.export.versions", "Versions.show"),
+    ("warehouse.feeds.bad_records", "BadRecords.add"),
+    ("warehouse.feeds.bad_records", "BadRecords.end_file"),
 )
 
 
@@ -100,10 +111,10 @@ class Strike:
 
 
 def _watch(see: Callable[[str, int, str, psycopg.Connection], None]) -> None:
-    """Let `see` know of each statement before it is sent, when it was sent, and when it is answered; of what writes to
-    the archive before, a moment later, and when it has written."""
+    """Let `see` know of each statement before it is sent, when it was sent, and when it is answered; of what writes
+    files before, a moment later, and when it has written."""
     wait, seen, lock = psycopg.Connection.wait, Counter[str](), threading.Lock()
-    # Of several threads, any will do: what writes to the archive has no connection itself.
+    # Of several threads, any will do: what writes files has no connection itself.
     connections: weakref.WeakSet[psycopg.Connection] = weakref.WeakSet()
 
     def watched(self: psycopg.Connection, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
@@ -137,9 +148,10 @@ def _watch(see: Callable[[str, int, str, psycopg.Connection], None]) -> None:
 
         return watched_write
 
-    for module_name, name in ARCHIVING:
-        module = importlib.import_module(module_name)
-        setattr(module, name, watching(f"{module_name}.{name}", getattr(module, name)))
+    for module_name, name in WRITING:
+        *owners, function = name.split(".")
+        owner = reduce(getattr, owners, importlib.import_module(module_name))
+        setattr(owner, function, watching(f"{module_name}.{name}", getattr(owner, function)))
 
 
 def _seen_when_sent(gen: Generator[Any, Any, Any], sent: Callable[[], None]) -> Generator[Any, Any, Any]:

@@ -1,56 +1,54 @@
 """What flows are killed in: a server, a shop and a lake with news, and warehouses that have not seen them."""
 
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 from psycopg import sql
-from pydantic import SecretStr
 
 from generators import weblogs
 from generators.shop import create_schema
 from stack.postgres import EmbeddedPostgres
-from tests.archive import archived_mirror, mirror, state
 from tests.conftest import MAJOR, SETTINGS
 from tests.faults import flow_process
 from tests.faults.capturing.harness import SmallRanges
 from tests.faults.flow_process import FlowProcess, Prepare
+from tests.faults.killing import feeds
+from tests.faults.killing.flows import (
+    EMPTY,
+    EVENTFUL,
+    EXPORT,
+    EXPORT_TO,
+    FEEDS,
+    FLOWS,
+    ORDERS,
+    SHOP,
+    TEMPLATE,
+    WEBLOGS,
+    Content,
+    Killed,
+)
 from tests.faults.killing.points import Recorder
-from tests.pipeline import Pipeline, Row, content
-from tests.shop_day import change_everything, open_shop, told
+from tests.pipeline import Pipeline, Row
+from tests.shop_day import change_everything, open_shop
 from tests.weblog_lake import CONTENT as WEBLOG_CONTENT
-from tests.weblog_lake import WeblogLake, lines, make_lake
-from warehouse.archive.flush import flush
-from warehouse.archive.place import Archive
+from tests.weblog_lake import lines, make_lake
 from warehouse.migrations.revisions import upgrade
-from warehouse.model.star import DIMENSIONS
-from warehouse.sources.registry import read_source
 
-SHOP, WEBLOGS, LIVE, REBUILD = FLOWS = ("ingest-shop", "ingest-weblogs", "live-shop", "rebuild")
 LOADS = (SHOP, WEBLOGS)
-SHOP_DATABASE, TEMPLATE = "shop", "warehouse"
+SHOP_DATABASE = "shop"
 # Enough for several batches, few enough to be loaded in no time.
 LINES, BATCH_BYTES = 400, 30_000
 # So few that the large tables have several key ranges, which grow and shrink with what happens.
 RANGE_ROWS = 4
 PATIENCE_SECONDS = 180.0
-# What there is to rebuild.
-DAMAGE = (
-    "drop table raw.shop_customer, dwh.dim_product cascade",
-    "truncate raw.shop_order_item, dwh.fact_order_item",
-    "update dwh.dim_customer set name = 'wrong' where customer_key > 0",
-)
-
-# Hash of a table's rows, by table.
-Content = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,10 @@ class Conditions:
     retries: bool
 
     def __call__(self, says: Connection) -> Callable[[], None] | None:
+        from deltalake import DeltaTable
+
         from flows import engine, run_locked
-        from warehouse.archive import batch_files
+        from warehouse.archive import batch_files, maintain
         from warehouse.weblogs import loader
 
         soon = tuple(0.1 * 2**n for n in range(len(engine.DELAYS))) if self.retries else ()
@@ -84,6 +84,15 @@ class Conditions:
         SmallRanges(RANGE_ROWS)(says)
         # Captured batches are archived as files, what else is published as rows.
         batch_files.SMALL_ROWS = 0  # type: ignore[misc]
+        # All tables are compacted, and nothing is kept for readers.
+        maintain.MOST_SMALL_FILES = 1  # type: ignore[misc]
+        maintain.KEEP = maintain.ORPHAN_AGE = timedelta(0)  # type: ignore[misc]
+        vacuum = DeltaTable.vacuum
+
+        def vacuum_all(*arguments: Any, **options: Any) -> list[str]:
+            return vacuum(*arguments, **{**options, "enforce_retention_duration": False})
+
+        DeltaTable.vacuum = vacuum_all  # type: ignore[method-assign]
         finish = [prepare(says) for prepare in self.happens]
         return next((one for one in finish if one is not None), None)
 
@@ -96,15 +105,32 @@ class Place:
     warehouse_url: str
     lake: Path
     environment: Mapping[str, str]
-    readers: Mapping[str, Callable[["Place"], Content]]
+    # When the last thing happened of which the warehouse has not heard.
+    changed_until: datetime
 
     def start(self, flow: str, *happens: Prepare, retries: bool = True) -> FlowProcess:
         """Start a flow here."""
-        return flow_process.start(flow, self.environment, Conditions(happens, retries))
+        # Others than those that are killed are started, too.
+        declared = FLOWS.get(flow, Killed(()))
+        asked = {name: self.rows(query)[0][0] for name, query in declared.asks.items()}
+        environment = {**self.environment}
+        if flow == EXPORT_TO:
+            environment["DWH_EXPORT_URL"] = self.warehouse_url
+        return flow_process.start(
+            declared.program or flow,
+            environment,
+            Conditions(happens, retries),
+            **declared.parameters,
+            **asked,
+        )
 
     def content(self, flow: str) -> Content:
-        """The whole content that a flow is about, without what no two runs share."""
-        return self.readers[flow](self)
+        """The whole content that a flow is about, without what no two runs share.
+
+        Raises:
+            AssertionError: counts, aggregates or archive are not what the tables are.
+        """
+        return {name: value for read in FLOWS[flow].reads for name, value in read(self).items()}
 
     def rows(self, query: str) -> list[Row]:
         """Rows of a query on the warehouse."""
@@ -130,7 +156,8 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.postgres = EmbeddedPostgres(folder / "postgres", MAJOR, SETTINGS)
-        self._places = 0
+        self._places, self._is_eventful = 0, False
+        self._changed_until = datetime.max.replace(tzinfo=UTC)
         self._undisturbed: dict[str, Undisturbed] = {}
 
     def __enter__(self) -> Self:
@@ -139,6 +166,7 @@ class World:
         for name, create in ((SHOP_DATABASE, create_schema), (TEMPLATE, upgrade)):
             self.postgres.create_database(name)
             create(self.postgres.url(name))
+        self._copy(TEMPLATE, EMPTY)
         self._lake = make_lake(self.folder, self.postgres.url(TEMPLATE))
         landing = self._lake.landing
         with closing(Pipeline(self.postgres.url(SHOP_DATABASE), self.postgres.url(TEMPLATE))) as shop:
@@ -146,14 +174,12 @@ class World:
             weblogs.generate(landing, lines=LINES // 4, days=1, until=date(2026, 11, 20))
             (landing / "growing.log").write_bytes(lines(1, 50)[:-20])
             for flow in LOADS:
-                process = self._place(TEMPLATE).start(flow)
-                if process.end() != 0:
-                    raise RuntimeError(f"{flow} fails before anything has happened: {process.said}")
+                self._run(TEMPLATE, flow)
             change_everything(shop)
             weblogs.generate(landing, lines=LINES, days=3, until=date(2026, 11, 23), seed=2)
             (landing / "growing.log").write_bytes(lines(1, 60))
             (landing / "copy.log").write_bytes(lines(1, 60))
-            (self._changed_until,) = shop.shop.execute("select clock_timestamp()").fetchone() or ()
+            ((self._changed_until,),) = shop.shop.execute("select clock_timestamp()").fetchall()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,28 +188,50 @@ class World:
         shutil.rmtree(self.folder)
 
     def place(self, flow: str) -> Place:
-        """A new copy of warehouse and archive, with something to do for the flow."""
+        """A new copy of warehouse and lake, with something to do for the flow."""
         self._places += 1
-        name = f"place_{self._places}"
+        name, declared = f"place_{self._places}", FLOWS.get(flow, Killed(()))
+        if declared.template != TEMPLATE and not self._is_eventful:
+            self._live_through_feeds()
+        self._copy(declared.template, name, declared.gives_back or declared.template)
+        place = self._place(name)
+        with psycopg.connect(place.warehouse_url) as connection:
+            for statement in declared.damage:
+                connection.execute(statement.encode())
+        return place
+
+    def _copy(self, template: str, name: str, lake: str | None = None) -> None:
         # Copied as files, between two checkpoints: a copy by WAL lets sequences run back when its server is killed
         # before the next checkpoint (the copied page says that its next values are logged, which they were elsewhere).
         create = "create database {} template {} strategy file_copy"
         with psycopg.connect(self.postgres.url(), autocommit=True) as connection:
-            connection.execute(sql.SQL(create).format(sql.Identifier(name), sql.Identifier(TEMPLATE)))
-        place = self._place(name)
-        shutil.copytree(self._place(TEMPLATE).lake / "archive", place.lake / "archive")
-        if flow == REBUILD:
-            with psycopg.connect(place.warehouse_url) as connection:
-                for statement in DAMAGE:
-                    connection.execute(statement.encode())
-        return place
+            connection.execute(sql.SQL(create).format(sql.Identifier(name), sql.Identifier(template)))
+        if lake:
+            shutil.copytree(self._place(lake).lake, self._place(name, is_new=True).lake, symlinks=True)
+
+    def _live_through_feeds(self) -> None:
+        """Make the warehouse that has loaded feeds and was exported; then let files land that it has not seen."""
+        self._copy(TEMPLATE, EVENTFUL, TEMPLATE)
+        landing = self._lake.landing.parent
+        feeds.land_first(landing)
+        for flow in (*FEEDS, EXPORT, EXPORT_TO):
+            self._run(EVENTFUL, flow)
+        feeds.land_second(landing)
+        self._run(EVENTFUL, ORDERS)
+        feeds.land_news(landing)
+        self._is_eventful = True
+
+    def _run(self, template: str, flow: str) -> None:
+        process = self._place(template).start(flow)
+        if process.end() != 0:
+            raise RuntimeError(f"{flow} fails before anything has happened: {process.said}")
 
     def remove(self, place: Place) -> None:
         """Drop it."""
         with psycopg.connect(self.postgres.url(), autocommit=True) as connection:
             drop = sql.SQL("drop database {} with (force)").format(sql.Identifier(place.database))
             connection.execute(drop)
-        shutil.rmtree(place.lake)
+        shutil.rmtree(place.lake.parent)
 
     def undisturbed(self, flow: str) -> Undisturbed:
         """What the flow does in peace, watched as it will be when it is killed: it is run once."""
@@ -205,16 +253,20 @@ class World:
         self.remove(place)
         if before == after:
             raise RuntimeError(f"{flow} has nothing to do: killing it would show nothing")
-        if flow == REBUILD and after != self._place(TEMPLATE).content(flow):
-            raise RuntimeError("a rebuild does not give back what was damaged")
+        if template := FLOWS[flow].gives_back:
+            given = self._place(template).content(flow)
+            # More lines have landed in files of web logs since.
+            names = (given.keys() | after.keys()) - WEBLOG_CONTENT.keys()
+            if differing := sorted(name for name in names if given.get(name) != after.get(name)):
+                raise RuntimeError(f"{flow} does not give back {differing}")
         return Undisturbed(before, after, steps, seconds)
 
-    def _place(self, name: str) -> Place:
-        url, lake = self.postgres.url(name), self.folder / "lakes" / name
-        if not lake.exists():
+    def _place(self, name: str, *, is_new: bool = False) -> Place:
+        url, lake = self.postgres.url(name), self.folder / "lakes" / name / "lake"
+        if not lake.exists() and not is_new:
             lake.mkdir(parents=True)
             # Files land for all of them; each has an archive of its own.
-            (lake / "landing").symlink_to(Path(self._lake.settings.lake) / "landing")
+            (lake / "landing").symlink_to(self._lake.landing.parent)
         environment = {
             "DWH_HOME": str(self._lake.settings.home),
             "DWH_LAKE": str(lake),
@@ -226,72 +278,4 @@ class World:
             "DWH_ARCHIVE_DELAY": "0s",
             "DWH_LIVE_INTERVAL": "0.05",
         }
-        readers = {
-            SHOP: self._shop_content,
-            WEBLOGS: self._weblog_content,
-            LIVE: self._shop_content,
-            REBUILD: _all_content,
-        }
-        return Place(name, url, lake, environment, readers)
-
-    def _shop_content(self, place: Place) -> Content:
-        with psycopg.connect(place.warehouse_url) as connection:
-            found = {table: _hash(rows) for table, rows in told(connection, self._changed_until).items()}
-        return found | _archive_content(place)
-
-    def _weblog_content(self, place: Place) -> Content:
-        settings = self._lake.settings.model_copy(update={"warehouse_url": SecretStr(place.warehouse_url)})
-        WeblogLake(self._lake.landing, settings).assert_consistent()
-        with psycopg.connect(place.warehouse_url) as connection:
-            return {table: _hash(rows) for table, rows in _weblog_tables(connection).items()}
-
-
-def _all_content(place: Place) -> Content:
-    with psycopg.connect(place.warehouse_url) as connection:
-        return content(connection)
-
-
-def _archive_content(place: Place) -> Content:
-    """What the archive says that mirrors and dimensions are, once all is added that is published.
-
-    Raises:
-        AssertionError: it is not what they are.
-    """
-    archive = Archive(place.lake / "archive")
-    flush(place.warehouse_url, archive)
-    found = {}
-    with psycopg.connect(place.warehouse_url) as connection:
-        for table in read_source("shop").tables:
-            path = f"shop/{table.name}"
-            if archive.open(path) is not None:
-                rows = archived_mirror(archive, connection, path, table.key)
-                assert rows == mirror(connection, table.mirror), path
-                found[f"archive of {path}"] = _hash(sorted(rows, key=repr))
-        for one in DIMENSIONS:
-            keys = connection.execute(f"select {one.key} from dwh.{one.table}".encode()).fetchall()
-            assert set(state(archive, f"dwh/{one.table}", one.key)) == set(keys), one.table
-    return found
-
-
-def _weblog_tables(connection: psycopg.Connection) -> dict[str, list[Row]]:
-    """Lines, quarantine and checkpoints, by the paths of their files: a server that was killed skips some numbers."""
-    paths = dict(connection.execute("select file_id, path from audit.file").fetchall())
-    tables = {}
-    for table, query in WEBLOG_CONTENT.items():
-        if table == "keys":
-            # Surrogate keys; what they stand for is told by the lines.
-            continue
-        cursor = connection.execute(query.encode())
-        names = [column.name for column in cursor.description or ()]
-        found = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        tables[table] = [
-            tuple((row | {"file_id": paths[row["file_id"]], "row_key": None}).values())
-            for row in found
-            # The others in quarantine are of the shop.
-            if row["file_id"] is not None
-        ]
-    return tables
-
-
-def _hash(rows: list[Row]) -> str:
-    return hashlib.sha256("\n".join(sorted(map(repr, rows))).encode()).hexdigest()
+        return Place(name, url, lake, environment, self._changed_until)
