@@ -141,7 +141,7 @@ def plan(steps: Mapping[str, Mapping[str, int]], kills: int, chance: random.Rand
         flow = list(steps)[number % len(steps)]
         # Few kills strike each victim and each flow, more of them each in each.
         victim = VICTIMS[(number % len(steps) + number // len(steps)) % len(VICTIMS)]
-        at_random = number % RANDOM_EVERY == RANDOM_EVERY - 1
+        at_random = (number + number // len(steps)) % RANDOM_EVERY == RANDOM_EVERY - 1
         point = None if at_random else next(next_points[flow])
         yield Kill(flow, victim, point, chance.random(), chance.random() < RETRY_SHARE)
 
