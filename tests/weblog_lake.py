@@ -195,4 +195,9 @@ UNACCOUNTED = """
     where file.rows_loaded - file.rows_removed is distinct from coalesce(loaded.lines, 0)
         or coalesce(loaded.lines, 0) <> coalesce(loaded.distinct_lines, 0)
         or file.rows_quarantined is distinct from coalesce(waiting.lines, 0)
+        or file.rows_removed < 0
+        or file.rows_discarded <> (
+            select count(*) from audit.quarantine as entry
+            where entry.file_id = file.file_id and entry.resolution = 'discarded'
+        )
     """

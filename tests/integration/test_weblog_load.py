@@ -21,6 +21,7 @@ from warehouse.errors import LockHeld
 from warehouse.geoip import GeoIpError
 from warehouse.report.read import read
 from warehouse.runs import audit
+from warehouse.runs.discard import discard
 from warehouse.weblogs import Progress, load, reclassify
 from warehouse.weblogs.files import blocks
 
@@ -308,6 +309,27 @@ def test_line_that_is_half_written_waits_in_quarantine_until_it_is_whole(lake: W
     assert lake.sizes() == [1, 2, 3, 4]
     assert lake.rows("select line_number, resolution from audit.quarantine") == [(3, "replaced")]
     assert lake.files() == [("access.log", "loaded", 4, 4, 0)]
+    lake.assert_consistent()
+
+
+def test_half_written_line_that_was_discarded_counts_once_when_it_is_whole(lake: WeblogLake) -> None:
+    lake.put("access.log", line(1) + line(2)[:90])
+    lake.load()
+    ids = [one for (one,) in lake.rows("select quarantine_id from audit.quarantine")]
+    with (
+        audit.start_run(lake.settings.warehouse, flow="discard-quarantine") as run,
+        run.session("discard") as writer,
+    ):
+        assert discard(writer, run.run_id, ids, "cut") == 1
+    lake.append("access.log", line(2)[90:] + line(3)[:90])
+    lake.load()
+    assert lake.sizes() == [1, 2]
+    counts = "select rows_loaded, rows_quarantined, rows_discarded, rows_removed from audit.file"
+    assert lake.rows(counts) == [(2, 1, 0, 0)]
+    assert lake.rows("select line_number, resolution from audit.quarantine order by 1") == [
+        (2, "replaced"),
+        (3, None),
+    ]
     lake.assert_consistent()
 
 

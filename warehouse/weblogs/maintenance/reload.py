@@ -41,14 +41,25 @@ def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run
     with connection.transaction():
         transaction_lock(connection, PUBLISHED)
         line, offset = progress.line_count, progress.unterminated_line_offset
-        waiting = connection.execute(
+        waiting, discarded = connection.execute(
             """
-            update audit.quarantine set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'replaced'
-            where file_id = %s and line_number = %s and resolved_at is null
+            with last as (
+                select quarantine_id, resolution from audit.quarantine
+                where file_id = %s and line_number = %s and (resolved_at is null or resolution = 'discarded')
+            ),
+
+            replaced as (
+                update audit.quarantine as entry
+                set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'replaced'
+                from last where entry.quarantine_id = last.quarantine_id
+            )
+
+            select count(*) filter (where resolution is null), count(resolution) from last
             """,
-            [run_id, progress.file_id, line],
-        ).rowcount
-        if not waiting and delete_lines(connection, progress.file_id, run_id, first_line=line) == 0:
+            [progress.file_id, line, run_id],
+        ).fetchone() or (0, 0)
+        loaded = 1 - waiting - discarded
+        if loaded and delete_lines(connection, progress.file_id, run_id, first_line=line) == 0:
             # Retention has deleted the row already.
             connection.execute(
                 "update audit.file set rows_removed = rows_removed - 1 where file_id = %s", [progress.file_id]
@@ -59,17 +70,26 @@ def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run
             """
             update audit.file_part
             set line_count = line_count - 1, byte_count = %(offset)s - byte_offset, content_crc32 = null,
-                rows_quarantined = rows_quarantined - %(waiting)s, rows_loaded = rows_loaded - 1 + %(waiting)s
+                rows_quarantined = rows_quarantined - %(waiting)s, rows_discarded = rows_discarded - %(discarded)s,
+                rows_loaded = rows_loaded - %(loaded)s
             where file_id = %(file_id)s and first_line + line_count - 1 = %(line)s
             """,
-            {"offset": offset, "waiting": waiting, "file_id": progress.file_id, "line": line},
+            {
+                "offset": offset,
+                "waiting": waiting,
+                "discarded": discarded,
+                "loaded": loaded,
+                "file_id": progress.file_id,
+                "line": line,
+            },
         )
         connection.execute(
             "delete from audit.file_part where file_id = %s and line_count = 0", [progress.file_id]
         )
         progress.line_count -= 1
         progress.rows_quarantined -= waiting
-        progress.rows_loaded -= 1 - waiting
+        progress.rows_discarded -= discarded
+        progress.rows_loaded -= loaded
         progress.byte_offset = offset
         progress.unterminated_line_offset = None
         save(connection, progress, run_id)
