@@ -72,7 +72,8 @@ def check_composite_keys(batch: Batch) -> None:
     """
     if batch.entity.has_composite_key:
         _check_own_key(batch)
-    _check_references(batch)
+    if batch.entity.member_keys:
+        _check_references(batch)
 
 
 def _check_own_key(batch: Batch) -> None:
