@@ -261,6 +261,24 @@ def test_only_days_that_changed_are_written_again(world: Pipeline, tmp_path: Pat
     assert len(list((tmp_path / "export" / "table=dim_customer").rglob("*.parquet"))) == 1
 
 
+def test_change_by_hand_that_is_committed_after_a_later_one_was_exported_is_exported(
+    world: Pipeline, tmp_path: Path
+) -> None:
+    run_export(world.warehouse_url, tmp_path)
+    change = "update dwh.fact_order_item set quantity = 70 where order_id = "
+    with connect(world.warehouse_url) as open_since:
+        open_since.execute(change + "'1'")
+        world.warehouse.execute(change + "'3'")
+        run_export(world.warehouse_url, tmp_path)
+    quantities = (
+        "select order_id, quantity::integer from {fact_order_item} where line_id = '1' order by order_id"
+    )
+    assert rows(tmp_path, quantities) == [("1", 2), ("2", 2), ("3", 70)]
+    assert run_export(world.warehouse_url, tmp_path)["fact_order_item"].rows_read > 0
+    assert rows(tmp_path, quantities) == [("1", 70), ("2", 2), ("3", 70)]
+    assert run_export(world.warehouse_url, tmp_path)["fact_order_item"].rows_read == 0
+
+
 def test_whole_tables_of_an_earlier_day_make_room_for_those_of_today(world: Pipeline, tmp_path: Path) -> None:
     run_export(world.warehouse_url, tmp_path)
     folder = tmp_path / "export" / "table=dim_customer"

@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from warehouse.archive.pending import begin_batch, keep_rows, publish_rows
 from warehouse.db.identifiers import listed, text_array
 from warehouse.db.locks import transaction_lock
-from warehouse.history.change_log import STAR_LOCK
+from warehouse.history.change_log import COMMITTED_UNTIL, STAR_LOCK
 from warehouse.model import weblog
 from warehouse.model.star import DIMENSIONS, SNAPSHOTS
 
@@ -320,7 +320,7 @@ def _read_tables(connection: psycopg.Connection) -> list[ArchivedTable]:
         return cursor.execute(_TABLES, [names]).fetchall()
 
 
-_TABLES: Final = """
+_TABLES: Final = f"""
     select
         namespace.nspname as schema,
         relation.relname as name,
@@ -352,17 +352,7 @@ _TABLES: Final = """
         inner join pg_attribute on attrelid = relation.oid and pg_attribute.attnum = part.attnum
     ) as key
     inner join (
-        select log.name, least(statement_timestamp(), min(coalesce(writer.xact_start, '-infinity'))
-                filter (where held.locktype is not null)) as until
-        from (values ('audit.change'), ('audit.before_image')) as log (name)
-        -- A transaction with uncommitted log rows holds this lock, and wrote them after its xact_start. That column is
-        -- null for sessions of other roles: then assume '-infinity'.
-        left join pg_locks as held
-            on held.relation = log.name::regclass and held.mode = 'RowExclusiveLock'
-            and held.database = (select oid from pg_database where datname = current_database())
-            and held.pid is distinct from pg_backend_pid()
-        left join pg_stat_activity as writer on held.pid = writer.pid
-        group by log.name
+        with log (name) as (values ('audit.change'), ('audit.before_image')) {COMMITTED_UNTIL}
     ) as logged on logged.name = case namespace.nspname when 'dwh' then 'audit.change' else 'audit.before_image' end
     left join audit.archive_table as archived on archived.path = namespace.nspname || '/' || relation.relname
     where namespace.nspname || '.' || relation.relname = any(%s)

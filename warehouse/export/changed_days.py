@@ -9,16 +9,19 @@ from psycopg import sql
 
 from warehouse.export.parquet import Column
 from warehouse.export.tables import ExportedTable
+from warehouse.history.change_log import COMMITTED_UNTIL
 from warehouse.model.weblog import FACT as WEBLOG
 
 
 @dataclass(frozen=True)
 class Reached:
-    """The watermark of an export: its newest load, its newest logged change, and its time."""
+    """The watermark of an export: its newest load, its newest logged change, its time, and the time until which all
+    loads and changes were committed that it could read."""
 
     load_id: int
     change_id: int
     read_at: datetime
+    committed_until: str
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,29 @@ class DayRange:
     upper: str
 
 
-def reached(connection: psycopg.Connection) -> Reached:
-    """Return the watermark of this transaction's snapshot."""
+def committed_until(connection: psycopg.Connection) -> str:
+    """Return the time until which all loads and logged changes are committed; ask before the snapshot is taken.
+
+    A later export reads again what is newer: a transaction that is open now may have lower ids than one that has ended.
+    """
+    (until,) = connection.execute(
+        f"with log (name) as (values ('audit.load'), ('audit.change')) "
+        f"select min(until)::text from ({COMMITTED_UNTIL}) as committed"
+    ).fetchone() or ("-infinity",)
+    return str(until)
+
+
+def reached(connection: psycopg.Connection, until: str) -> Reached:
+    """Return the watermark of this transaction's snapshot; `until` is that of `committed_until`, asked before it."""
     row = connection.execute(
         """
         select
             (select coalesce(max(load_id), 0) from audit.load),
             (select coalesce(max(change_id), 0) from audit.change),
-            transaction_timestamp()
-        """
+            transaction_timestamp(),
+            %s
+        """,
+        [until],
     ).fetchone()
     assert row is not None
     return Reached(*row)
@@ -73,7 +90,11 @@ def changed_days(
 ) -> list[str]:
     """Return days whose rows were added, changed or deleted since; `exported_rows` are the files' row counts by day."""
     assert table.divided is not None
-    parameters: dict[str, object] = {"load_id": since.load_id, "change_id": since.change_id}
+    parameters: dict[str, object] = {
+        "load_id": since.load_id,
+        "change_id": since.change_id,
+        "until": since.committed_until,
+    }
     query: sql.Composed | sql.SQL
     if table.divided.fact == WEBLOG.name:
         if connection.execute(_RECLASSIFIED, parameters).rowcount:
@@ -92,26 +113,28 @@ def by_month(connection: psycopg.Connection, days: Sequence[str]) -> list[DayRan
     return [DayRange(*row) for row in rows]
 
 
+_IS_NEW_LOAD = "(load.load_id > %(load_id)s or load.loaded_at >= %(until)s)"
 # Inserts are not logged: they are found by the rows' run_id. Updates and deletes are logged with both row images.
-_FACT = """
-    select distinct ({day})::text from {table} as dated
-    where dated.run_id in (select load.run_id from audit.load as load where load.load_id > %(load_id)s)
+_FACT = f"""
+    select distinct ({{day}})::text from {{table}} as dated
+    where dated.run_id in (select load.run_id from audit.load as load where {_IS_NEW_LOAD})
     union
-    select distinct ({day})::text
+    select distinct ({{day}})::text
     from audit.change_log as change
     cross join lateral (values (change.before), (change.after)) as image (line)
-    cross join lateral jsonb_populate_record(null::{table}, image.line) as dated
-    where change.table_name = %(table)s and change.change_id > %(change_id)s and image.line is not null
+    cross join lateral jsonb_populate_record(null::{{table}}, image.line) as dated
+    where change.table_name = %(table)s and image.line is not null
+        and (change.change_id > %(change_id)s or change.changed_at >= %(until)s)
 """
 # Web requests have no change log. A day has changed if its quarter-hour counts were written by a newer run, or if the
 # files have another number of rows.
-_WEBLOG = """
+_WEBLOG = f"""
     with counted as (
         select
             (quarter.quarter_hour_at at time zone 'UTC')::date::text as day,
             sum(quarter.request_count) as row_count,
             bool_or(
-                quarter.run_id in (select load.run_id from audit.load as load where load.load_id > %(load_id)s)
+                quarter.run_id in (select load.run_id from audit.load as load where {_IS_NEW_LOAD})
             ) as is_new
         from dwh.agg_weblog_quarter_hour as quarter
         group by 1
@@ -122,9 +145,9 @@ _WEBLOG = """
     full join unnest(%(days)s::text[], %(counts)s::bigint[]) as exported (day, row_count) using (day)
     where counted.is_new or coalesce(counted.row_count, 0) <> coalesce(exported.row_count, 0)
 """
-_RECLASSIFIED = """
+_RECLASSIFIED = f"""
     select from audit.load inner join audit.run using (run_id)
-    where load.load_id > %(load_id)s and run.flow = 'reclassify-weblogs' and load.rows_updated > 0
+    where {_IS_NEW_LOAD} and run.flow = 'reclassify-weblogs' and load.rows_updated > 0
     limit 1
 """
 # PostgreSQL's timestamps end in the year 294276.

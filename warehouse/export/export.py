@@ -35,19 +35,26 @@ def export(run: Run, lake: str, log: Callable[[str], None] = lambda _: None) -> 
     """
     ensure_migrated(run.warehouse_url)
     with writable(lake), connect(run.warehouse_url) as connection:
+        until = changed_days.committed_until(connection)
+        connection.commit()
         connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
         with connection.transaction():
-            return _Export(run, connection, destination_of(lake, run.run_id), log).write()
+            return _Export(run, connection, destination_of(lake, run.run_id), until, log).write()
 
 
 class _Export:
     """One export: collects written files, replaced files and the next manifest, then publishes them together."""
 
     def __init__(
-        self, run: Run, connection: psycopg.Connection, to: Destination, log: Callable[[str], None]
+        self,
+        run: Run,
+        connection: psycopg.Connection,
+        to: Destination,
+        until: str,
+        log: Callable[[str], None],
     ) -> None:
         self._connection, self._to, self._log = connection, to, log
-        self._now = changed_days.reached(connection)
+        self._now = changed_days.reached(connection, until)
         self._warehouse = _identity(run.warehouse_url)
         before = to.manifest()
         self._before: Mapping[str, Any] = before
@@ -56,7 +63,10 @@ class _Export:
         self._since: Reached | None = None
         if before.get("warehouse") == self._warehouse:
             since = Reached(
-                before["load_id"], before["change_id"], datetime.fromisoformat(before["exported_at"])
+                before["load_id"],
+                before["change_id"],
+                datetime.fromisoformat(before["exported_at"]),
+                before.get("committed_until", before["exported_at"]),
             )
             if changed_days.is_followed(connection, since, self._now):
                 self._since = since
@@ -79,6 +89,7 @@ class _Export:
             "load_id": self._now.load_id,
             "change_id": self._now.change_id,
             "exported_at": self._now.read_at.isoformat(),
+            "committed_until": self._now.committed_until,
             "tables": tables,
             "reports": reports,
         }

@@ -9,6 +9,20 @@ from warehouse.db.locks import try_transaction_lock
 
 # Only one run at a time writes the star, whatever its source; the lock is released at the end of its transaction.
 STAR_LOCK: Final = "dwh star"
+# Query of the time until which all rows of the tables named in `log (name)` are committed. A transaction with
+# uncommitted rows holds this lock, and wrote them after its xact_start, which is null for sessions of other roles:
+# then assume '-infinity'.
+COMMITTED_UNTIL: Final = """
+    select log.name, least(statement_timestamp(), min(coalesce(writer.xact_start, '-infinity'))
+            filter (where held.locktype is not null)) as until
+    from log
+    left join pg_locks as held
+        on held.relation = log.name::regclass and held.mode = 'RowExclusiveLock'
+        and held.database = (select oid from pg_database where datname = current_database())
+        and held.pid is distinct from pg_backend_pid()
+    left join pg_stat_activity as writer on held.pid = writer.pid
+    group by log.name
+"""
 
 
 def create_triggers(connection: psycopg.Connection, schema: str, table: str) -> None:
