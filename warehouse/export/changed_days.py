@@ -38,11 +38,12 @@ def committed_until(connection: psycopg.Connection) -> str:
 
     A later export reads again what is newer: a transaction that is open now may have lower ids than one that has ended.
     """
-    (until,) = connection.execute(
-        f"with log (name) as (values ('audit.load'), ('audit.change')) "
+    row = connection.execute(
+        "with log (name) as (values ('audit.load'), ('audit.change')) "
         f"select min(until)::text from ({COMMITTED_UNTIL}) as committed"
-    ).fetchone() or ("-infinity",)
-    return str(until)
+    ).fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def reached(connection: psycopg.Connection, until: str) -> Reached:
@@ -52,13 +53,12 @@ def reached(connection: psycopg.Connection, until: str) -> Reached:
         select
             (select coalesce(max(load_id), 0) from audit.load),
             (select coalesce(max(change_id), 0) from audit.change),
-            transaction_timestamp(),
-            %s
-        """,
-        [until],
+            transaction_timestamp()
+        """
     ).fetchone()
     assert row is not None
-    return Reached(*row)
+    load_id, change_id, read_at = row
+    return Reached(load_id, change_id, read_at, until)
 
 
 def is_followed(connection: psycopg.Connection, since: Reached, now: Reached) -> bool:

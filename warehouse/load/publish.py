@@ -132,6 +132,8 @@ class _Archiving:
             self._archive_batches()
 
     def archive_after_merge(self, published: Published) -> None:
+        if not self._is_archived:
+            return
         if self._waits_for_merge:
             self._archive_batches()
         has_changes = bool(published.rows_changed or published.rows_quarantined)
@@ -143,7 +145,7 @@ class _Archiving:
             has_changes = has_changes or bool(self._staged.files or self._staged.replayed)
         if self._staged.batch is None:
             has_changes = has_changes or self._has_recorded_declarations()
-        if self._is_archived and (self._has_batches or has_changes):
+        if self._has_batches or has_changes:
             archive_changed_rows(self._connection, self._run.run_id)
 
     def _has_recorded_declarations(self) -> bool:

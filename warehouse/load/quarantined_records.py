@@ -102,6 +102,8 @@ class QuarantinedRecords:
         """Remove records from staging that an earlier content of their file had, and of which the mirror has a later
         version: a list to which rows were appended is read from its beginning, but says nothing new about the others.
         """
+        if not any(file.known_until for file in self._staged.files):
+            return
         place = {"file_id": sql.Identifier(FILE_ID), "line": sql.Identifier(LINE)}
         removed = self._connection.execute(
             sql.SQL(

@@ -7,7 +7,7 @@ import psycopg
 from warehouse.db import staying_session
 from warehouse.db.connections import without_password
 from warehouse.db.locks import transaction_lock
-from warehouse.db.schema_version import compare_revision
+from warehouse.db.schema_version import compare_revision, revision_of
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.runs.audit import Run
 
@@ -42,10 +42,7 @@ def begin_publishing(
     transaction_lock(connection, STAR_LOCK, progress)
     staying_session.begin(connection)
     # Whoever migrates has this lock, too: the revision stays as it is while this publishes.
-    row = connection.execute(
-        "select version_num, set_config('dwh.run_id', %s, true) from public.alembic_version",
-        [str(run.run_id)],
-    ).fetchone()
-    if error := compare_revision(without_password(run.warehouse_url), row[0] if row else None):
+    if error := compare_revision(without_password(run.warehouse_url), revision_of(connection)):
         raise error
+    connection.execute("select set_config('dwh.run_id', %s, true)", [str(run.run_id)])
     connection.execute(planner.encode())
