@@ -41,7 +41,7 @@ def change_everything(shop: Pipeline) -> None:
         )
 
 
-def told(connection: psycopg.Connection, changed_until: datetime) -> dict[str, list[Row]]:
+def comparable_content(connection: psycopg.Connection, changed_until: datetime) -> dict[str, list[Row]]:
     """Mirrors, star and trail of a warehouse but for web logs, sorted, without what no two runs share.
 
     That is ids of runs, batches and files (a server that was killed leaves some out), surrogate keys (facts tell their

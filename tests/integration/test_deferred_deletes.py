@@ -17,7 +17,7 @@ from tests.integration.test_refused_rows import differences
 from tests.integration.test_same_star import LENIENT, accepted
 from tests.integration.test_undo import take_back
 from tests.pipeline import CONFIRMED, Pipeline, content
-from tests.shop_day import told
+from tests.shop_day import comparable_content
 from tests.traces import traces
 from warehouse.errors import DeleteThresholdExceeded
 from warehouse.extract.stage import stage
@@ -188,7 +188,7 @@ def test_dry_run_kill_and_undo_leave_what_was_and_the_run_does_what_the_dry_run_
     shop, now = segmented
     change_segments(shop)
     (until,) = shop.shop.execute("select clock_timestamp()").fetchone() or ()
-    loaded, left = told(shop.warehouse, until), traces(shop.warehouse_url)
+    loaded, left = comparable_content(shop.warehouse, until), traces(shop.warehouse_url)
     with start_run(shop.warehouse_url, flow="ingest-shop", dry_run=True) as run:
         shown = publishing.publish(run, stage(run, now, shop.shop_url, threshold=CONFIRMED)).loads
     assert traces(shop.warehouse_url) == left
@@ -200,16 +200,16 @@ def test_dry_run_kill_and_undo_leave_what_was_and_the_run_does_what_the_dry_run_
         # After the first pass, and before this run's changes are merged.
         patched.setattr("warehouse.load.star_load.merge_mirrors", die)
         shop.capture(source=now)
-    assert told(shop.warehouse, until) == loaded
+    assert comparable_content(shop.warehouse, until) == loaded
     published = shop.capture(source=now)
     assert counts_of(published.loads.values()) == counts_of(shown)
     assert segments(shop) == AFTER
-    after = told(shop.warehouse, until)
+    after = comparable_content(shop.warehouse, until)
     take_back(shop, published.run_id)
     # The mirror of the new table stays, and is empty.
-    assert told(shop.warehouse, until) == {**loaded, "raw.shop_seg": []}
+    assert comparable_content(shop.warehouse, until) == {**loaded, "raw.shop_seg": []}
     shop.capture(source=now)
-    assert told(shop.warehouse, until) == after
+    assert comparable_content(shop.warehouse, until) == after
 
 
 def counts_of(loads: Iterable[Load]) -> dict[str, tuple[int, ...]]:

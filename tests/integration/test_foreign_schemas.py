@@ -353,8 +353,8 @@ def test_composite_keys_of_many_tenants_are_proposed_and_followed_by_the_declara
     files["conform/order_item.sql"] = files["conform/order_item.sql"].replace(
         "mart.composite_key(orders.tenant::text, orders.customer_id::text)", "orders.customer_id::text"
     )
-    told = r"customer_id = [23], which no customer can have: it consists of tenant, id\."
-    with pytest.raises(DeclarationError, match=told):
+    message = r"customer_id = [23], which no customer can have: it consists of tenant, id\."
+    with pytest.raises(DeclarationError, match=message):
         foreign.capture(source=declared(tmp_path, "saas", files))
 
 

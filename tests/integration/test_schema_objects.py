@@ -200,12 +200,18 @@ def assert_own_view_stops_it(sold: Pipeline, query: str) -> None:
     sold.warehouse.execute("drop view mine.own_view")
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A migration gives up what it would have to wait for."""
+    monkeypatch.setattr(revisions, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(revisions, "LOCK_PATIENCE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_migration_that_would_wait_for_a_long_query_gives_up(
     sold: Pipeline, migration: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or every reader would wait behind it."""
-    monkeypatch.setattr(revisions, "LOCK_TIMEOUT", "100ms")
-    monkeypatch.setattr(revisions, "LOCK_PATIENCE_SECONDS", 0.0)
     before = everything(sold)
     migration(RETYPE)
     with connect(sold.warehouse_url) as busy:
@@ -226,12 +232,11 @@ def test_migration_that_would_wait_for_a_long_query_gives_up(
     upgrade(sold.warehouse_url)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_migration_waits_for_whoever_publishes_though_no_table_is_locked_yet(
-    sold: Pipeline, migration: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    sold: Pipeline, migration: Callable[[str], str]
 ) -> None:
     """Or what was conformed by the code of before would be published into the tables of the new one."""
-    monkeypatch.setattr(revisions, "LOCK_TIMEOUT", "100ms")
-    monkeypatch.setattr(revisions, "LOCK_PATIENCE_SECONDS", 0.0)
     before = everything(sold)
     migration(RETYPE)
     with connect(sold.warehouse_url) as publishing:

@@ -1,4 +1,4 @@
-"""Source declarations: what they say is read strictly, what they get wrong is told with file, place and remedy."""
+"""Source declarations: what they say is read strictly, what they get wrong is reported with file, place and remedy."""
 
 import textwrap
 from pathlib import Path
@@ -83,7 +83,7 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "told", "hint"),
+    ("text", "message", "hint"),
     [
         ("[tables", "is not TOML", ""),
         ("", "'tables' is missing", "[tables.NAME]"),
@@ -149,10 +149,10 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         *(
             (
                 f'[tables.shopper]\nkey = ["tenant", "id", "day"]\n[entities.{entity}]\nfrom = "shopper"\n{key}\n',
-                told,
+                message,
                 hint,
             )
-            for entity, key, told, hint in (
+            for entity, key, message, hint in (
                 (
                     "customer", "", "the key of public.shopper is (tenant, id, day), that of customer (customer_id)",
                     'make which: key = { customer_id = ["tenant", "id", "day"] }; the SQL delivers several as '
@@ -229,10 +229,10 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
             (
                 f'{TABLES}[tables.town]\nkey = ["a"]\n[tables.road]\nkey = ["a"]\n[entities.customer]\n'
                 f'from = "shopper"\njoins = {joins}\n',
-                told,
+                message,
                 hint,
             )
-            for joins, told, hint in (
+            for joins, message, hint in (
                 ('{ lake = "true" }', "names table 'lake', which is not declared", "Add [tables.lake]"),
                 ("{ town = 5 }", "[entities.customer] joins: 'town' must be an SQL condition", 'town = "…"'),
                 ("{ town = [] }", "[entities.customer] joins: 'town' must be an SQL condition", 'town = "…"'),
@@ -285,10 +285,12 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         ),
     ],
 )  # fmt: skip
-def test_what_a_declaration_gets_wrong_is_reported(tmp_path: Path, text: str, told: str, hint: str) -> None:
+def test_what_a_declaration_gets_wrong_is_reported(
+    tmp_path: Path, text: str, message: str, hint: str
+) -> None:
     with pytest.raises(DeclarationError) as error:
         declare(tmp_path, text)
-    assert told in error.value.what
+    assert message in error.value.what
     assert str(tmp_path / "mall" / "source.toml") in error.value.what
     assert hint in error.value.hint
     assert error.value.exit_code == 2

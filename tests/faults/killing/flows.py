@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from tests.archive import archived_mirror, mirror, state
 from tests.faults.killing.feeds import EDITED
 from tests.pipeline import Row, content
-from tests.shop_day import told
+from tests.shop_day import comparable_content
 from tests.weblog_lake import CONTENT as WEBLOG_CONTENT
 from tests.weblog_lake import lake_in
 from warehouse.archive.flush import flush
@@ -60,7 +60,7 @@ FEED_CONTENT = {
             and rows_inserted + rows_updated + rows_expired + rows_deleted + rows_quarantined > 0
         """,
 }
-# Files of feeds whose records are not each loaded, in quarantine, discarded or superseded, or not so often as is said.
+# Files of feeds whose records are not each loaded, in quarantine, discarded or superseded, or whose counts differ.
 UNCOUNTED = """
     select file.path from audit.file as file
     where file.feed <> 'weblogs' and file.status not in ('copy', 'replaced') and (
@@ -108,7 +108,7 @@ def loaded(place: "Place") -> Content:
         AssertionError: counts or archive are not what the tables are.
     """
     with psycopg.connect(place.warehouse_url) as connection:
-        found = told(connection, place.changed_until)
+        found = comparable_content(connection, place.changed_until)
         found |= {name: connection.execute(query.encode()).fetchall() for name, query in FEED_CONTENT.items()}
         uncounted = connection.execute(UNCOUNTED.encode()).fetchall()
     assert not uncounted, f"counts of {uncounted}"
@@ -129,7 +129,7 @@ def web_logs(place: "Place") -> Content:
         tables = {}
         for table, query in WEBLOG_CONTENT.items():
             if table == "keys":
-                # Surrogate keys; what they stand for is told by the lines.
+                # Surrogate keys; the lines show what they stand for.
                 continue
             cursor = connection.execute(query.encode())
             names = [column.name for column in cursor.description or ()]
